@@ -1,0 +1,59 @@
+# `make` on a fresh clone installs the environment and runs the study "demo"; `make help` lists the rest.
+
+STUDY ?= demo
+CORES ?= all
+PYTHON ?= python3
+UV_VERSION := 0.9.30
+
+# config/config.yaml is the demo and is always read; any other study is laid over it.
+CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
+
+# Not plain sh: with the default shell, make 3.81 (macOS) looks commands up on its own PATH, not on the one set here.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: all env test bench lint lock clean help
+
+all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
+	snakemake --cores $(CORES) $(CONFIG)
+
+env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
+
+# .venv/.installing stays behind when an install is interrupted; the next one then starts from nothing.
+# uv, not pip, installs the packages: it does not read pip's configuration, so that every machine gets the pinned ones.
+.venv/.installed: envs/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo '$(PYTHON) is not Python 3.11 or newer: name one that is, e.g. `make PYTHON=python3.12`.' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+		{ echo '$(PYTHON) lacks the module venv: on Debian and Ubuntu, install the package python3-venv.' >&2; exit 1; }
+	@echo "Installing the environment into .venv (about a minute on a fast connection, 5 GB) ..."
+	@if [ -e .venv/.installing ]; then rm -rf .venv; fi
+	@mkdir -p .venv && touch .venv/.installing
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python -r envs/requirements.txt
+	@rm .venv/.installing && touch $@
+
+test: env ## run the tests
+	pytest
+
+bench: env ## time the toy model
+	python tests/benchmarks/bench_toy.py
+
+lint: env ## check style, spelling and the workflow
+	ruff check
+	ruff format --check
+	snakefmt --check .
+	codespell
+	snakemake --lint
+
+lock: env ## pin every version in envs/requirements.txt from envs/requirements.in
+	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" \
+		--output-file envs/requirements.txt envs/requirements.in
+
+clean: ## remove the environment and caches, but no results
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	find workflow tests -name __pycache__ -prune -exec rm -rf {} +
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

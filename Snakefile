@@ -1,0 +1,39 @@
+# Reproduces "Transformers learn through gradual rank increase" (arXiv 2306.07042); config/README.md lists the options.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: f"{workflow.basedir}/config/config.yaml"
+
+
+pathvars:
+    results=f"results/{config['study']}",
+    logs=f"results/{config['study']}/logs",
+    benchmarks=f"results/{config['study']}/benchmarks",
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/toy.smk"
+include: "workflow/rules/assumptions.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+
+
+wildcard_constraints:
+    structure=r"[A-Za-z0-9_-]+",
+    alpha=r"[0-9.]+(e-?[0-9]+)?",
+    seed=r"[0-9]+",
+
+
+rule all:
+    """Every figure and table of the study."""
+    default_target: True
+    input:
+        rules.toy.input,
+        rules.assumptions.input,
+        rules.figures.input,
+
+
+onsuccess:
+    print(outcome())

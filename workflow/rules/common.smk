@@ -1,0 +1,87 @@
+"""Checks of the configuration and the functions that rules use; the only Python of the workflow's rules."""
+
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
+from rank_increase.configuration import ConfigError, check_config, library_digest, toy_runs
+
+try:
+    check_config(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = f"results/{config['study']}"
+TOY_RUNS = toy_runs(config)
+
+if not os.access(next(path for path in (RESULTS, "results", ".") if os.path.exists(path)), os.W_OK):
+    raise WorkflowError(f"no permission to write to {os.path.abspath(RESULTS)}: choose another folder with --directory.")
+
+
+def toy_files(pattern, structure=None):
+    """Paths of `pattern`, with {structure}, {alpha}, {seed}, for every toy run, or for those of one structure."""
+    runs = [run for run in TOY_RUNS if structure in (None, run["structure"])]
+    return sorted({pattern.format(**run) for run in runs})
+
+
+def run_stages(wildcards):
+    """Stages of Algorithm 1, in the middle of which a flow with diagonal weights is recorded too; none for others."""
+    structure = config["toy"]["structures"][wildcards.structure]
+    compared = wildcards.structure == "diagonal" and structure["method"] == "flow"
+    return [f"{RESULTS}/toy/diagonal/seed_{wildcards.seed}/stages.parquet"] if compared else []
+
+
+def run_alphas(wildcards):
+    """Init scales of the diagonal structure with this seed."""
+    return [run["alpha"] for run in TOY_RUNS if run["structure"] == "diagonal" and run["seed"] == int(wildcards.seed)]
+
+
+def run_trajectories(wildcards):
+    """Trajectories of the diagonal structure with this seed, in the order of `run_alphas`."""
+    return [
+        f"{RESULTS}/toy/diagonal/alpha_{alpha}/seed_{wildcards.seed}/trajectory.parquet" for alpha in run_alphas(wildcards)
+    ]
+
+
+def run_events(wildcards):
+    """Activations of the diagonal structure with this seed, in the order of `run_alphas`."""
+    return [path.replace("trajectory.parquet", "events.parquet") for path in run_trajectories(wildcards)]
+
+
+def run_method(wildcards):
+    """How this structure is trained: flow, gd or sgd."""
+    return config["toy"]["structures"][wildcards.structure]["method"]
+
+
+def run_structure(wildcards):
+    """Form of the student and of the teacher of this structure."""
+    structure = config["toy"]["structures"][wildcards.structure]
+    return {"weights": structure["weights"], "teacher": structure["teacher"]}
+
+
+def figure_files(name):
+    """Both files of a figure."""
+    return [f"{RESULTS}/figures/{name}.pdf", f"{RESULTS}/figures/{name}.png"]
+
+
+def outcome():
+    """What to say at the end of a run: which figures there are."""
+    folder = f"{RESULTS}/figures"
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".png")) if os.path.isdir(folder) else []
+    return f"Figures in {os.path.abspath(folder)}: {', '.join(names)}" if names else f"Results in {os.path.abspath(RESULTS)}"
+
+
+def table_parts(wildcards):
+    """Tables of single runs that make up a table of the study."""
+    patterns = {
+        "trajectory": "toy/{structure}/alpha_{alpha}/seed_{seed}/trajectory.parquet",
+        "events": "toy/{structure}/alpha_{alpha}/seed_{seed}/events.parquet",
+        "stages": "toy/diagonal/seed_{seed}/stages.parquet",
+        "theorem": "toy/diagonal/seed_{seed}/theorem.parquet",
+    }
+    if wildcards.table == "perturbations":
+        return rules.assumptions.input
+    structure = None if wildcards.table in ("trajectory", "events") else "diagonal"
+    return toy_files(f"{RESULTS}/{patterns[wildcards.table]}", structure)

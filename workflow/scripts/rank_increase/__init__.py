@@ -1,0 +1,1 @@
+"""The library behind the scripts: pure functions and small classes, testable without Snakemake."""

@@ -1,0 +1,181 @@
+"""Algorithm 1 of the paper: the stages of incremental learning in the limit alpha -> 0, from eqs. (7) to (11)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.integrate import LSODA
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Stage k + 1 of Algorithm 1: the coordinate i_k that becomes active at T_{k+1}, and where the weights go then.
+
+    Times are rescaled, t / ln(1/alpha). `product` is u * v at theta_{k+1}, of shape (p,); `sign` that of v_i u_i.
+    `runner_up` is the time that the next coordinate would have needed more. `left` are the coordinates that left the
+    support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support: positive where theta_{k+1} is
+    a strict local minimum (Assumption 4.3).
+    """
+
+    time: float
+    coordinate: int
+    sign: int
+    product: np.ndarray
+    loss: float
+    runner_up: float
+    left: tuple
+    curvature: float
+
+
+def time_until_active(b, g, support):
+    """Delta_k(i) of eq. (8), infinite on the support.
+
+    Coordinates of the support have g_i = 0; what rounding leaves of it would give them a wait of almost nothing.
+
+    Parameters
+    ----------
+    b : array, shape (p,)
+        Logarithm of u + v to the base alpha, in [0, 2].
+    g : array, shape (p,)
+    support : array of bool, shape (p,)
+    """
+    waiting = ~support & (g != 0)
+    wait = np.full(len(b), np.inf)
+    wait[waiting] = (b[waiting] - 1 + np.sign(g[waiting])) / g[waiting]
+    return wait
+
+
+def stages(head, coordinates, *, max_time, epsilon=1e-3, jacobian_samples=120, on_stage=None):
+    """Yield the stages of Algorithm 1 up to rescaled time `max_time`.
+
+    Parameters
+    ----------
+    head : object with `loss_and_g` and `subset`, such as toy.DiagonalHead
+    coordinates : int
+        Their number p.
+    max_time : float
+    epsilon : float
+        Size of the weights of the activated coordinate at which part (B) starts; the paper lets it go to zero.
+    jacobian_samples : int
+        Samples for the Jacobian that steers the solver of part (B).
+
+    Raises
+    ------
+    ArithmeticError
+        If part (B) does not come to rest.
+    """
+    b, p, time = np.ones(coordinates), np.zeros(coordinates), 0.0
+    while True:
+        support = p != 0
+        g = head.loss_and_g(p)[1]
+        wait = time_until_active(b, g, support)
+        order = np.argsort(wait)
+        i, runner_up = order[0], wait[order[1]] - wait[order[0]]
+        time += wait[i]
+        if not time <= max_time:
+            return
+        b = np.where(support, b, b - g * wait[i])
+        sign = np.sign(g[i])
+        b[i] = 1 - sign  # exactly 0 or 2, whatever rounding says
+        start = p.copy()
+        start[i] = sign * epsilon**2
+        p, curvature = descend(head, start, jacobian_samples)
+        left = np.flatnonzero((start != 0) & (p == 0))
+        b[left] = 1 - np.sign(start[left])
+        stage = Stage(time, int(i), int(sign), p, head.loss_and_g(p)[0], runner_up, tuple(left.tolist()), curvature)
+        if on_stage:
+            on_stage(stage)
+        yield stage
+
+
+def descend(head, p, jacobian_samples=120, *, gone=1e-10, rest=1.5e-3, budget=1e7):
+    """The limit of the gradient flow from |u| = |v|, eq. (11), and the curvature of the loss there.
+
+    On the support, dz/dt = 2 sgn(p) g(p) with z = ln|p|. Near rest, Newton's method on g = 0 takes over, and is believed
+    only if it stays near and ends in a strict minimum. A coordinate that has shrunk below `gone` and still shrinks has
+    left the support.
+
+    Returns
+    -------
+    p : array, shape (p,)
+    curvature : float
+        Least eigenvalue of the Hessian of L(u, s u) on the support.
+
+    Raises
+    ------
+    ArithmeticError
+        If no rest is reached by time `budget`.
+    """
+    p, time = p.copy(), 0.0
+    while (p != 0).any():
+        active = np.flatnonzero(p)
+        flow = _SupportFlow(head, p, active, jacobian_samples)
+        solver = LSODA(
+            flow.velocity, time, np.log(abs(p[active])), budget, rtol=1e-4, atol=1e-4, jac=flow.jacobian, first_step=1e-2
+        )
+        shrunk, tolerance = np.zeros(len(active), bool), rest
+        while solver.status == "running" and not shrunk.any():
+            before = solver.y
+            solver.step()
+            velocity = (solver.y - before) / solver.step_size
+            shrunk = (solver.y < np.log(gone)) & (velocity < 0)
+            if abs(velocity).max() < tolerance:
+                p[active] = flow.sign * np.exp(solver.y)
+                if (found := _newton(head, p, active)) is not None:
+                    return found
+                tolerance /= 10
+        if not shrunk.any():
+            raise ArithmeticError(f"part (B) of Algorithm 1 has not come to rest by time {solver.t:.3g}")
+        p[active] = flow.sign * np.exp(solver.y)
+        p[active[shrunk]] = 0.0
+        time = solver.t
+    return p, np.inf
+
+
+class _SupportFlow:
+    """The flow on the support in z = ln|p|."""
+
+    def __init__(self, head, p, active, jacobian_samples):
+        self.head, self.active, self.sign = head, active, np.sign(p[active])
+        self.few = head.subset(slice(jacobian_samples))
+        self.p = np.zeros_like(p)
+
+    def _at(self, z):
+        # A trial step may go far beyond; a large finite number makes the solver turn back, infinity would not.
+        self.p[self.active] = self.sign * np.exp(np.minimum(z, 30.0))
+        return self.p
+
+    def velocity(self, _, z):
+        return 2 * self.sign * self.head.loss_and_g(self._at(z))[1][self.active]
+
+    def jacobian(self, _, z):
+        p = self._at(z)
+        return 2 * self.sign[:, None] * dg_dp(self.few, p, self.active) * p[self.active]
+
+
+def dg_dp(head, p, active, change=1e-6):
+    """Derivatives of g[active] along p[active], by differences; shape (active, active)."""
+    g = head.loss_and_g(p)[1][active]
+    columns = []
+    for i in active:
+        moved = p.copy()
+        moved[i] += change
+        columns.append((head.loss_and_g(moved)[1][active] - g) / change)
+    return np.array(columns).T
+
+
+def _newton(head, p, active, iterations=12, near=0.3):
+    """Rest point of g[active] near p with its curvature, or None if there is no strict minimum near."""
+    found = p.copy()
+    slope = dg_dp(head, found, active)
+    for _ in range(iterations):
+        step = np.linalg.solve(slope, head.loss_and_g(found)[1][active])
+        found[active] -= step
+        if (abs(found[active] - p[active]) > near * abs(p[active])).any():
+            return None
+        if abs(step).max() < 1e-12:
+            break
+    else:
+        return None
+    u = np.sqrt(abs(found[active])) * 2  # dp = 2 s u du, and the terms with g vanish
+    curvature = np.linalg.eigvalsh(-(slope + slope.T) / 2 * np.outer(u * np.sign(p[active]), u * np.sign(p[active])))[0]
+    return (found, curvature) if curvature > 0 else None

@@ -1,0 +1,106 @@
+"""The configuration of a study: validation with sentences a person can act on, and the runs it asks for."""
+
+import ast
+from difflib import get_close_matches
+from hashlib import sha256
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+SCRIPTS = Path(__file__).parents[1]
+SCHEMA = SCRIPTS.parent / "schemas" / "config.schema.yaml"
+
+
+class ConfigError(ValueError):
+    """A mistake in the configuration; its text is one sentence that says what to change."""
+
+
+def check_config(config):
+    """Raise a `ConfigError` for the first mistake in a configuration.
+
+    Parameters
+    ----------
+    config : dict
+    """
+    schema = yaml.safe_load(SCHEMA.read_text())
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error:
+        raise ConfigError(_sentence(error))
+    toy, figures = config["toy"], config["figures"]
+    for number, line in enumerate(toy["runs"]):
+        if line["structure"] not in toy["structures"]:
+            raise ConfigError(
+                f"config: `toy.runs[{number}].structure` is {line['structure']!r}, but must be one of the names under"
+                f" `toy.structures`: {', '.join(toy['structures'])}."
+            )
+    if toy["batch_size"] > toy["samples"]:
+        raise ConfigError("config: `toy.batch_size` must not be larger than `toy.samples`.")
+    seed, runs = toy["headline_seed"], toy_runs(config)
+    shown = [
+        *(("figures.alphas", "diagonal", alpha) for alpha in figures["alphas"]),
+        ("figures.fig02_diagonal_alpha", "diagonal", figures["fig02_diagonal_alpha"]),
+        ("figures.fig02_full_alpha", "full", figures["fig02_full_alpha"]),
+    ]
+    for key, structure, alpha in shown:
+        if {"structure": structure, "alpha": alpha, "seed": seed} not in runs:
+            raise ConfigError(
+                f"config: `{key}` shows alpha {alpha!r} of structure {structure!r}, which `toy.runs` does not have with"
+                f" the headline seed {seed}: add it there, or show another."
+            )
+    if seed not in config["assumptions"]["seeds"]:
+        raise ConfigError(f"config: `assumptions.seeds` must contain `toy.headline_seed`, {seed}: figures show it.")
+
+
+def _sentence(error):
+    where = error.json_path.removeprefix("$").removeprefix(".")
+    if error.validator == "additionalProperties":
+        known = error.schema["properties"]
+        unknown = next(key for key in error.instance if key not in known)
+        guess = get_close_matches(str(unknown), known, n=1)
+        hint = f"did you mean `{guess[0]}`?" if guess else f"known here: {', '.join(known)}."
+        return f"config: unknown key `{f'{where}.' if where else ''}{unknown}`; {hint}"
+    if error.validator == "required":
+        missing = next(key for key in error.validator_value if key not in error.instance)
+        return f"config: the key `{f'{where}.' if where else ''}{missing}` is missing."
+    expected = error.schema.get("description", error.message)
+    return f"config: `{where}` is {error.instance!r}, but must be {expected}."
+
+
+def toy_runs(config):
+    """The toy runs of a study, each a dict with `structure`, `alpha`, `seed`; none twice."""
+    runs = {
+        (line["structure"], alpha, seed): None
+        for line in config["toy"]["runs"]
+        for alpha in line["alphas"]
+        for seed in line["seeds"]
+    }
+    return [dict(zip(("structure", "alpha", "seed"), run, strict=True)) for run in runs]
+
+
+def library_digest(script):
+    """Hash of a script and of the library code it imports, comments and docstrings aside; 12 hexadecimal digits.
+
+    Snakemake sees neither imported modules nor what an edit means: given this as a parameter of a rule, it reruns the
+    rule when code that it uses changes, and not for a comment or a fresh checkout.
+
+    Parameters
+    ----------
+    script : str
+        File name in workflow/scripts, without ".py".
+    """
+    digest, pending, seen = sha256(), [Path(f"{script}.py")], set()
+    while pending:
+        path = pending.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        tree = ast.parse((SCRIPTS / path).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rank_increase."):
+                pending.append(Path(*node.module.split(".")).with_suffix(".py"))
+            elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:12]

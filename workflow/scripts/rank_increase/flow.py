@@ -1,0 +1,238 @@
+"""Gradient flow of networks with diagonal weights, solved in coordinates that the flow conserves (paper, section 4).
+
+With c = u^2 - v^2, conserved by Lemma 4.1, one of u and v is sqrt|c| cosh(s) up to sign and the other sqrt|c| sinh(s), so
+
+    u v = |c|/2 sinh(2 s)    and    ds/dt = g(u v),
+
+exactly. The state s has the size of ln(1/alpha), and only ln|c| is kept: alpha = 1e-3000 costs no more digits than 0.1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.integrate import LSODA
+from scipy.optimize import brentq
+
+from rank_increase.rkc import integrate as integrate_rkc
+from rank_increase.toy import Run, recorded_events
+
+
+@dataclass(frozen=True)
+class LogCoordinates:
+    """What is constant along a flow: ln|u^2 - v^2| of each coordinate, and which of u, v is the larger, with its sign."""
+
+    log_c: np.ndarray
+    u_is_larger: np.ndarray
+    sign: np.ndarray
+
+    @classmethod
+    def of(cls, u, v, log_alpha=0.0):
+        """Coordinates and state s of the weights alpha * (u, v).
+
+        Parameters
+        ----------
+        u, v : array, shape (p,)
+            Such as theta_0; the scale alpha only enters by its logarithm.
+        log_alpha : float
+
+        Returns
+        -------
+        coordinates : LogCoordinates
+        s : array, shape (p,)
+
+        Raises
+        ------
+        ValueError
+            If |u_i| = |v_i| for some i, which Assumption 4.2 excludes.
+        """
+        c = u**2 - v**2
+        if not c.all():
+            raise ValueError("|u| = |v| at some coordinate: Assumption 4.2 asks for u_i(0)^2 != v_i(0)^2")
+        u_is_larger = c > 0
+        sign = np.sign(np.where(u_is_larger, u, v))
+        return cls(np.log(abs(c)) + 2 * log_alpha, u_is_larger, sign), np.arcsinh(2 * u * v / abs(c)) / 2
+
+    def product(self, s):
+        """u v, shape of `s`."""
+        size = abs(s)
+        return np.sign(s) * self._exp(size) * -np.expm1(-4 * size) / 4
+
+    def slope(self, s):
+        """d(u v)/ds = u^2 + v^2, shape of `s`."""
+        size = abs(s)
+        return self._exp(size) * (1 + np.exp(-4 * size)) / 2
+
+    def _exp(self, size):
+        # On a plateau a solver tries steps far beyond its end; a large finite number makes it turn back, infinity not.
+        return np.exp(np.minimum(self.log_c + 2 * size, 30.0))
+
+    def weights(self, s):
+        """u and v."""
+        size = abs(s)
+        half = np.exp(self.log_c / 2 + size) / 2
+        larger = self.sign * half * (1 + np.exp(-2 * size))
+        smaller = self.sign * np.sign(s) * half * -np.expm1(-2 * size)
+        return np.where(self.u_is_larger, larger, smaller), np.where(self.u_is_larger, smaller, larger)
+
+    def reach(self, weight):
+        """|s| at which max(|u|, |v|) = `weight`; zero where it is never less."""
+        log_ratio = np.maximum(np.log(weight) - self.log_c / 2, 0.0)
+        return log_ratio + np.log1p(np.sqrt(-np.expm1(-2 * log_ratio)))
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A coordinate whose larger weight passes a threshold: upwards it activates (direction 1), downwards it leaves.
+
+    `state` is the state s of the whole flow at that time, shape (p,).
+    """
+
+    time: float
+    coordinate: int
+    direction: int
+    state: np.ndarray
+
+
+def integrate(head, coordinates, s, times, *, rtol, atol, threshold=None, jacobian_samples=120, on_step=None):
+    """The flow from state `s` at times[0].
+
+    LSODA, since active coordinates relax quickly while the others drift for a time of order ln(1/alpha).
+
+    Parameters
+    ----------
+    head : object with `loss_and_g` and `subset`, such as toy.DiagonalHead
+    coordinates : LogCoordinates
+    s : array, shape (p,)
+    times : array, ascending
+        Where to record.
+    rtol, atol : float
+        Of s. Looser than atol = 1e-5 misses stages.
+    threshold : float, optional
+        Size of max(|u_i|, |v_i|) whose crossings are reported.
+    jacobian_samples : int
+        Samples for the Jacobian, which only steers the solver's Newton iteration.
+    on_step : callable, optional
+        Called with the time after each step.
+
+    Returns
+    -------
+    states : array, shape (len(times), p)
+    crossings : list of Crossing, by time
+
+    Raises
+    ------
+    ArithmeticError
+        If the solver cannot go on.
+    """
+    states = np.empty((len(times), len(s)))
+    states[0], recorded, crossings = s, 1, []
+    level = None if threshold is None else coordinates.reach(threshold)
+    jacobian = _Jacobian(head.subset(slice(jacobian_samples)), coordinates)
+    solver = LSODA(
+        lambda t, s: head.loss_and_g(coordinates.product(s))[1],
+        times[0],
+        s,
+        times[-1],
+        rtol=rtol,
+        atol=atol,
+        jac=lambda t, s: jacobian(s),
+    )
+    while recorded < len(times):
+        before = solver.y
+        message = solver.step()
+        if solver.status == "failed":
+            raise ArithmeticError(f"the flow cannot be integrated beyond time {solver.t:.6g}: {message}")
+        step = solver.dense_output()
+        stop = np.searchsorted(times, solver.t, side="right")
+        states[recorded:stop], recorded = step(times[recorded:stop]).T, stop
+        if level is not None:
+            crossings += _crossings(step, before, solver.y, level)
+        if on_step:
+            on_step(solver.t)
+    return states, sorted(crossings, key=lambda crossing: crossing.time)
+
+
+def _crossings(step, before, after, level):
+    active_before, active_after = abs(before) > level, abs(after) > level
+    for i in np.flatnonzero(active_before != active_after):
+        time = brentq(lambda t, i=i: abs(step(t)[i]) - level[i], step.t_min, step.t_max)
+        yield Crossing(time, int(i), 1 if active_after[i] else -1, step(time))
+
+
+class _Jacobian:
+    """dg/ds on a few samples, by differences of g along the coordinates whose products can move it."""
+
+    def __init__(self, head, coordinates):
+        self.head, self.coordinates = head, coordinates
+
+    def __call__(self, s, change=1e-6):
+        p, slope = self.coordinates.product(s), self.coordinates.slope(s)
+        jacobian = np.zeros((len(s), len(s)))
+        g = self.head.loss_and_g(p)[1]
+        for i in np.flatnonzero(slope > 1e-6):
+            moved = p.copy()
+            moved[i] += change
+            jacobian[:, i] = (self.head.loss_and_g(moved)[1] - g) / change * slope[i]
+        return jacobian
+
+
+def initial_state(theta_0, log_alpha):
+    """Coordinates and state of the diagonal weights alpha * theta_0, shape (4, dim), for `integrate`."""
+    W_K, W_Q, W_V, W_O = theta_0
+    return LogCoordinates.of(np.concatenate([W_K, W_V]), np.concatenate([W_Q, W_O]), log_alpha)
+
+
+def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
+    """The gradient flow of a toy problem with diagonal weights, a toy.Run recorded at `times`.
+
+    Parameters
+    ----------
+    problem : toy.Problem
+    log_alpha : float
+    times : array, ascending, from 0
+    rtol, atol : float
+        As in `integrate`.
+    weight : float
+        A coordinate is active while the larger of its weights is above this.
+    on_step : callable, optional
+        Called with the time after each step.
+    """
+    head = problem.head()
+    coordinates, s = initial_state(problem.theta_0, log_alpha)
+    states, crossings = integrate(
+        head, coordinates, s, times, rtol=rtol, atol=atol, threshold=weight, on_step=on_step
+    )
+    values = coordinates.product(states)
+    loss = np.array([head.loss_and_g(p)[0] for p in values])
+    events = [(crossing.time, crossing.coordinate, crossing.direction) for crossing in crossings]
+    return Run(times, loss, values.reshape(len(times), 2, -1), events)
+
+
+def full_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
+    """The gradient flow of a toy problem with full weights, a toy.Run recorded at `times`.
+
+    Parameters
+    ----------
+    rtol, atol : float
+        Error bounds of a step; `atol` in units of alpha, since weights that small decide what grows next.
+    weight : float
+        A singular value is active while it is above the square of this.
+    """
+    head, alpha = problem.head(), np.exp(log_alpha)
+    shape = problem.theta_0.shape
+    loss, values = [], []
+    solution = integrate_rkc(
+        lambda theta: head.velocity(theta.reshape(shape))[1].ravel(),
+        alpha * problem.theta_0.ravel(),
+        times,
+        rtol=rtol,
+        atol=atol * alpha,
+    )
+    for time, theta in zip(times, solution, strict=True):
+        theta = theta.reshape(shape)
+        loss.append(head.velocity(theta)[0])
+        values.append(head.values(theta))
+        if on_step:
+            on_step(time)
+    values = np.array(values)
+    return Run(times, np.array(loss), values, recorded_events(times, values, weight))

@@ -1,0 +1,103 @@
+"""What every job of the workflow does beside its work: keep a log, show progress, say where its results come from."""
+
+import logging
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from tqdm import tqdm
+
+PACKAGES = ("numpy", "scipy", "numba", "pandas", "pyarrow", "matplotlib", "seaborn", "snakemake")
+logger = logging.getLogger("rank_increase")
+
+
+def start_job(snakemake):
+    """Send log and tracebacks of this job to the rule's log file; returns the provenance of its results, a dict.
+
+    Parameters
+    ----------
+    snakemake : object
+        The one that Snakemake gives to a script.
+    """
+    handler = logging.FileHandler(snakemake.log[0], mode="w")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    sys.excepthook = _log_exception
+    wildcards = dict(snakemake.wildcards.items())
+    logger.info("%s %s", snakemake.rule, wildcards)
+    return {
+        "study": wildcards.get("study"),
+        "rule": snakemake.rule,
+        "wildcards": wildcards,
+        "params": {key: value for key, value in snakemake.params.items() if key != "code"},
+        "code": snakemake.params.get("code"),
+        "commit": _git_commit(Path(__file__).parent),
+        "seed": wildcards.get("seed"),
+        "device": "cpu",
+        "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def _log_exception(kind, error, traceback):
+    logger.error("failed", exc_info=(kind, error, traceback))
+    print(f"{kind.__name__}: {error}", file=sys.stderr)
+
+
+def _git_commit(folder):
+    """Commit of the code, with "+" if files have changed since; None outside a repository."""
+    try:
+        run = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return run.stdout.strip()
+
+
+class Progress:
+    """A bar on a terminal, and a line in the log every `interval` seconds.
+
+    Parameters
+    ----------
+    label : str
+    total : float
+        The value of `to` at which the work is done.
+    """
+
+    def __init__(self, label, total, interval=10.0):
+        self.label, self.total, self.interval = label, total, interval
+        self.start = self.said = time.monotonic()
+        self.bar = tqdm(
+            desc=label,
+            total=100,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+            mininterval=0.5,
+            bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left",
+        )
+
+    def to(self, value):
+        """Say that the work has come to `value`."""
+        self.bar.update(100 * value / self.total - self.bar.n)
+        now = time.monotonic()
+        if now - self.said > self.interval:
+            left = (now - self.start) * (self.total / value - 1) if value > 0 else float("nan")
+            logger.info("%s: %.0f %% done, about %.0f s left", self.label, 100 * value / self.total, left)
+            self.said = now
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self.bar.close()
+        if kind is None:
+            logger.info("%s: done in %.1f s", self.label, time.monotonic() - self.start)

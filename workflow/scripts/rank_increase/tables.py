@@ -1,0 +1,203 @@
+"""Parquet tables: their schemas, atomic writes, and where they came from."""
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rank_increase.toy import PRODUCTS
+
+_PRODUCT = ("product", pa.dictionary(pa.int32(), pa.string()))  # KQ or VO
+SCHEMAS = {
+    "trajectory": pa.schema(
+        [
+            ("time", pa.float64()),
+            ("rescaled_time", pa.float64()),  # time / ln(1/alpha)
+            ("loss", pa.float64()),
+            _PRODUCT,
+            ("index", pa.int32()),  # diagonal entry, or rank of the singular value, from 0
+            ("value", pa.float64()),
+        ]
+    ),
+    "events": pa.schema(
+        [
+            ("order", pa.int32()),  # from 0
+            _PRODUCT,
+            ("index", pa.int32()),
+            ("rescaled_time", pa.float64()),
+            ("direction", pa.int8()),  # 1: becomes active, -1: leaves
+        ]
+    ),
+    "stages": pa.schema(
+        [
+            ("stage", pa.int32()),  # k, from 1
+            _PRODUCT,
+            ("index", pa.int32()),
+            ("sign", pa.int8()),
+            ("predicted_time", pa.float64()),  # T_k, rescaled
+            ("loss", pa.float64()),  # at theta_k
+            ("runner_up", pa.float64()),  # how much longer the second coordinate would have waited
+            ("left", pa.int32()),  # coordinates that left the support
+            ("curvature", pa.float64()),  # least eigenvalue of the Hessian in u on the support
+            ("KQ", pa.list_(pa.float64())),  # products at theta_k
+            ("VO", pa.list_(pa.float64())),
+        ]
+    ),
+    "theorem": pa.schema(
+        [
+            ("alpha", pa.string()),
+            ("stage", pa.int32()),
+            _PRODUCT,
+            ("index", pa.int32()),
+            ("predicted_time", pa.float64()),
+            ("measured_time", pa.float64()),  # null if the coordinate never becomes active
+            ("measured_order", pa.int32()),  # from 1
+            ("scaled_delay", pa.float64()),  # (measured - predicted) ln(1/alpha), which tends to C_k
+            ("distance", pa.float64()),  # largest |product - product at theta_k| in the middle of the stage
+        ]
+    ),
+    "perturbations": pa.schema(
+        [
+            ("run", pa.int32()),
+            ("perturbed_at", pa.float64()),  # rescaled
+            ("rescaled_time", pa.float64()),
+            _PRODUCT,
+            ("index", pa.int32()),
+            ("value", pa.float64()),
+            ("reference", pa.float64()),  # without the perturbation
+        ]
+    ),
+}
+
+
+@contextmanager
+def atomic(path):
+    """A temporary path beside `path` that takes its name when the block ends well, and is deleted when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path, frame, schema, provenance):
+    """Write a data frame to Parquet, all at once or not at all.
+
+    Parameters
+    ----------
+    path : str
+    frame : pandas.DataFrame
+        With exactly the columns of the schema, in any order.
+    schema : str
+        A key of `SCHEMAS`; or a pyarrow.Schema.
+    provenance : dict
+        Stored as JSON in the file's metadata under the key "provenance".
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or too much, or a value does not fit its type.
+    """
+    schema = SCHEMAS[schema] if isinstance(schema, str) else schema
+    if set(frame.columns) != set(schema.names):
+        raise ValueError(f"{path}: columns are {sorted(frame.columns)}, the schema wants {sorted(schema.names)}")
+    try:
+        table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    table = table.replace_schema_metadata({"provenance": json.dumps(provenance)})
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path, **options):
+    """A data frame with the table at `path`; `options` go to pandas.read_parquet (columns, filters)."""
+    return pd.read_parquet(path, **options)
+
+
+def read_provenance(path):
+    """What `write_table` was told of the origin of the table at `path`."""
+    return json.loads(pq.read_schema(path).metadata[b"provenance"])
+
+
+def trajectory_frame(run, log_alpha):
+    """Rows of schema "trajectory" of a toy.Run at ln(alpha) = `log_alpha`."""
+    records, _, dim = run.values.shape
+    return pd.DataFrame(
+        {
+            "time": run.time.repeat(2 * dim),
+            "rescaled_time": (run.time / -log_alpha).repeat(2 * dim),
+            "loss": run.loss.repeat(2 * dim),
+            **_labels(records, dim),
+            "value": run.values.ravel(),
+        }
+    )
+
+
+def event_frame(run, log_alpha):
+    """Rows of schema "events" of a toy.Run at ln(alpha) = `log_alpha`."""
+    time, coordinate, direction = (list(column) for column in zip(*run.events, strict=True)) if run.events else ([], [], [])
+    return pd.DataFrame(
+        {
+            "order": range(len(time)),
+            **coordinate_labels(coordinate, run.values.shape[2]),
+            "rescaled_time": [moment / -log_alpha for moment in time],
+            "direction": direction,
+        }
+    )
+
+
+def perturbation_frame(runs, log_alpha, dim):
+    """Rows of schema "perturbations" from a list of assumptions.PerturbedRun."""
+    frames = [
+        pd.DataFrame(
+            {
+                "run": number,
+                "perturbed_at": run.perturbed_at / -log_alpha,
+                "rescaled_time": (run.times / -log_alpha).repeat(2 * dim),
+                **_labels(len(run.times), dim),
+                "value": run.perturbed.ravel(),
+                "reference": run.reference.ravel(),
+            }
+        )
+        for number, run in enumerate(runs)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def coordinate_labels(coordinates, dim):
+    """Columns `product` and `index` of coordinates numbered as in toy.DiagonalHead.loss_and_g."""
+    product, index = np.divmod(np.asarray(coordinates, dtype=int), dim)
+    return {"product": pd.Categorical.from_codes(product, categories=PRODUCTS), "index": index}
+
+
+def _labels(records, dim):
+    return coordinate_labels(np.tile(np.arange(2 * dim), records), dim)
+
+
+def collect(parts, path, provenance):
+    """Write the rows of the tables `parts` to one, with a column for every wildcard that a part came from.
+
+    A column that the parts have already, such as alpha in "theorem", is kept as it is.
+    """
+    tables = []
+    for part in parts:
+        table = pq.read_table(part)
+        wildcards = read_provenance(part)["wildcards"]
+        for name in reversed([name for name in wildcards if name not in table.column_names]):
+            value = int(wildcards[name]) if name == "seed" else wildcards[name]
+            column = pa.array([value]).dictionary_encode() if isinstance(value, str) else pa.array([value], pa.int32())
+            table = table.add_column(0, name, pa.chunked_array([column.take(pa.array([0] * len(table)))]))
+        tables.append(table)
+    table = pa.concat_tables(tables).unify_dictionaries()
+    table = table.replace_schema_metadata({"provenance": json.dumps(provenance)})
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
