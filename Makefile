@@ -38,7 +38,7 @@ test: env ## run the tests
 	pytest
 
 bench: env ## time the toy model
-	python tests/benchmarks/bench_toy.py
+	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks/bench_toy.py
 
 lint: env ## check style, spelling and the workflow
 	ruff check
@@ -47,9 +47,11 @@ lint: env ## check style, spelling and the workflow
 	codespell
 	snakemake --lint
 
-lock: env ## pin every version in envs/requirements.txt from envs/requirements.in
+lock: env ## pin every version in envs/ from envs/requirements.in
 	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --custom-compile-command "make lock" \
 		--output-file envs/requirements.txt envs/requirements.in
+	sed -i.old '/- pip:/q' envs/environment.yaml && rm envs/environment.yaml.old
+	sed -n "s/^\([a-z].*\)/      - \1/p" envs/requirements.txt >> envs/environment.yaml
 
 clean: ## remove the environment and caches, but no results
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -21,11 +21,6 @@ rule perturb_toy:
         problem="<results>/toy/diagonal/seed_{seed}/problem.npz",
     output:
         perturbations="<results>/assumptions/{assumption}/seed_{seed}/perturbations.parquet",
-    params:
-        **{key: config["assumptions"][key] for key in ("alpha", "threshold", "points")},
-        **{key: config["toy"][key] for key in ("max_time", "flow_rtol", "flow_atol")},
-        noise=lambda wildcards: config["assumptions"][wildcards.assumption],
-        code=library_digest("perturb_toy"),
     log:
         "<logs>/perturb_toy/{assumption}_seed_{seed}.log",
     benchmark:
@@ -37,6 +32,11 @@ rule perturb_toy:
     resources:
         mem_mb=1000,
         runtime=20,
+    params:
+        **{key: config["assumptions"][key] for key in ("alpha", "threshold", "points")},
+        **{key: config["toy"][key] for key in ("max_time", "flow_rtol", "flow_atol")},
+        noise=lambda wildcards: config["assumptions"][wildcards.assumption],
+        code=library_digest("perturb_toy"),
     message:
         "Perturbation runs at {wildcards.assumption}, seed {wildcards.seed}"
     script:

@@ -3,21 +3,17 @@
 import os
 import sys
 
-from snakemake.exceptions import WorkflowError
-
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
-from rank_increase.configuration import ConfigError, check_config, library_digest, toy_runs
+from rank_increase.configuration import ConfigError, check_config, check_folder, library_digest, toy_runs
 
 try:
     check_config(config)
+    check_folder(f"results/{config['study']}")
 except ConfigError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(str(error))  # one sentence, where an exception would come with places in this file
 
 RESULTS = f"results/{config['study']}"
 TOY_RUNS = toy_runs(config)
-
-if not os.access(next(path for path in (RESULTS, "results", ".") if os.path.exists(path)), os.W_OK):
-    raise WorkflowError(f"no permission to write to {os.path.abspath(RESULTS)}: choose another folder with --directory.")
 
 
 def toy_files(pattern, structure=None):
@@ -41,7 +37,8 @@ def run_alphas(wildcards):
 def run_trajectories(wildcards):
     """Trajectories of the diagonal structure with this seed, in the order of `run_alphas`."""
     return [
-        f"{RESULTS}/toy/diagonal/alpha_{alpha}/seed_{wildcards.seed}/trajectory.parquet" for alpha in run_alphas(wildcards)
+        f"{RESULTS}/toy/diagonal/alpha_{alpha}/seed_{wildcards.seed}/trajectory.parquet"
+        for alpha in run_alphas(wildcards)
     ]
 
 
@@ -70,7 +67,11 @@ def outcome():
     """What to say at the end of a run: which figures there are."""
     folder = f"{RESULTS}/figures"
     names = sorted(name for name in os.listdir(folder) if name.endswith(".png")) if os.path.isdir(folder) else []
-    return f"Figures in {os.path.abspath(folder)}: {', '.join(names)}" if names else f"Results in {os.path.abspath(RESULTS)}"
+    return (
+        f"Figures in {os.path.abspath(folder)}: {', '.join(names)}"
+        if names
+        else f"Results in {os.path.abspath(RESULTS)}"
+    )
 
 
 def table_parts(wildcards):

@@ -11,8 +11,6 @@ rule collect_table:
         table_parts,
     output:
         table="<results>/tables/{table}.parquet",
-    params:
-        code=library_digest("collect_table"),
     log:
         "<logs>/collect_table/{table}.log",
     benchmark:
@@ -24,6 +22,8 @@ rule collect_table:
     resources:
         mem_mb=3000,
         runtime=10,
+    params:
+        code=library_digest("collect_table"),
     message:
         "Table of all runs: {wildcards.table}"
     script:

@@ -16,13 +16,6 @@ rule make_problem:
     """Data, teacher and initial weights of a toy problem."""
     output:
         problem="<results>/toy/{structure}/seed_{seed}/problem.npz",
-    params:
-        **{
-            key: config["toy"][key]
-            for key in ("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO")
-        },
-        structure=run_structure,
-        code=library_digest("make_problem"),
     log:
         "<logs>/make_problem/{structure}_seed_{seed}.log",
     benchmark:
@@ -32,6 +25,10 @@ rule make_problem:
     resources:
         mem_mb=1000,
         runtime=5,
+    params:
+        **{key: config["toy"][key] for key in ("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO")},
+        structure=run_structure,
+        code=library_digest("make_problem"),
     message:
         "Toy problem {wildcards.structure}, seed {wildcards.seed}"
     script:
@@ -44,19 +41,19 @@ rule run_algorithm1:
         problem="<results>/toy/diagonal/seed_{seed}/problem.npz",
     output:
         stages="<results>/toy/diagonal/seed_{seed}/stages.parquet",
-    params:
-        max_time=config["toy"]["max_time"],
-        code=library_digest("run_algorithm1"),
     log:
         "<logs>/run_algorithm1/seed_{seed}.log",
     benchmark:
         "<benchmarks>/run_algorithm1/seed_{seed}.tsv"
+    priority: 10
     conda:
         "../../envs/environment.yaml"
-    priority: 10
     resources:
         mem_mb=1000,
         runtime=30,
+    params:
+        max_time=config["toy"]["max_time"],
+        code=library_digest("run_algorithm1"),
     message:
         "Algorithm 1 on the problem of seed {wildcards.seed}"
     script:
@@ -71,14 +68,6 @@ rule train_toy:
     output:
         trajectory="<results>/toy/{structure}/alpha_{alpha}/seed_{seed}/trajectory.parquet",
         events="<results>/toy/{structure}/alpha_{alpha}/seed_{seed}/events.parquet",
-    params:
-        **{
-            key: config["toy"][key]
-            for key in ("max_time", "points", "activation_weight", "flow_rtol", "flow_atol")
-        },
-        **{key: config["toy"][key] for key in ("full_flow_rtol", "full_flow_atol", "step", "batch_size")},
-        method=run_method,
-        code=library_digest("train_toy"),
     log:
         "<logs>/train_toy/{structure}_alpha_{alpha}_seed_{seed}.log",
     benchmark:
@@ -88,6 +77,11 @@ rule train_toy:
     resources:
         mem_mb=1500,
         runtime=60,
+    params:
+        **{key: config["toy"][key] for key in ("max_time", "points", "activation_weight", "flow_rtol", "flow_atol")},
+        **{key: config["toy"][key] for key in ("full_flow_rtol", "full_flow_atol", "step", "batch_size")},
+        method=run_method,
+        code=library_digest("train_toy"),
     message:
         "Toy run {wildcards.structure}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"
     script:
@@ -102,10 +96,6 @@ rule compare_theorem:
         events=run_events,
     output:
         theorem="<results>/toy/diagonal/seed_{seed}/theorem.parquet",
-    params:
-        alphas=run_alphas,
-        max_time=config["toy"]["max_time"],
-        code=library_digest("compare_theorem"),
     log:
         "<logs>/compare_theorem/seed_{seed}.log",
     benchmark:
@@ -115,6 +105,10 @@ rule compare_theorem:
     resources:
         mem_mb=1500,
         runtime=10,
+    params:
+        alphas=run_alphas,
+        max_time=config["toy"]["max_time"],
+        code=library_digest("compare_theorem"),
     message:
         "Theorem 4.5 on the problem of seed {wildcards.seed}"
     script:

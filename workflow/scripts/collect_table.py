@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from rank_increase.jobs import start_job
-from rank_increase.tables import atomic, collect
+from rank_increase.tables import collect
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

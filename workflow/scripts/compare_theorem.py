@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from rank_increase.jobs import start_job
 from rank_increase.tables import read_table, write_table
 from rank_increase.theorem import compare_stages

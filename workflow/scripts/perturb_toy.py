@@ -3,17 +3,21 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from rank_increase.assumptions import activation_windows, perturbed_run, plateau_windows
 from rank_increase.flow import initial_state
-from rank_increase.jobs import Progress, start_job
+from rank_increase.jobs import progress, start_job
+from rank_increase.notation import log_alpha
 from rank_increase.tables import perturbation_frame, write_table
-from rank_increase.toy import Problem, log_alpha
+from rank_increase.toy import Problem
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(problem, table, *, assumption, alpha, seed, runs, std, follow, max_time, threshold, points, tolerances, provenance):
+def main(
+    problem, table, *, assumption, alpha, seed, runs, std, follow, max_time, threshold, points, tolerances, provenance
+):
     """Write the runs to `table` (schema "perturbations"); times in units of ln(1/alpha), `follow` for plateaus only."""
     problem = Problem.load(problem)
     head, log_scale = problem.head(), log_alpha(alpha)
@@ -21,14 +25,21 @@ def main(problem, table, *, assumption, alpha, seed, runs, std, follow, max_time
     coordinates, s = initial_state(problem.theta_0, log_scale)
     rng = np.random.default_rng([seed, assumption == "activations"])
     options = {"runs": runs, "max_time": max_time * unit, "rng": rng, **tolerances}
-    with Progress(f"{assumption}, seed {seed}", max_time * unit) as progress:
+    with progress(f"{assumption}, seed {seed}", max_time * unit) as advance:
         if assumption == "plateaus":
-            windows = plateau_windows(head, coordinates, s, follow=follow * unit, on_step=progress.to, **options)
+            windows = plateau_windows(head, coordinates, s, follow=follow * unit, on_step=advance, **options)
         else:
-            windows = activation_windows(head, coordinates, s, threshold=threshold, on_step=progress.to, **options)
+            windows = activation_windows(head, coordinates, s, threshold=threshold, on_step=advance, **options)
         found = [
             perturbed_run(
-                head, coordinates, state, np.linspace(start, end, points), std=std, threshold=threshold, rng=rng, **tolerances
+                head,
+                coordinates,
+                state,
+                np.linspace(start, end, points),
+                std=std,
+                threshold=threshold,
+                rng=rng,
+                **tolerances,
             )
             for state, start, end in windows
         ]

@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from rank_increase.algorithm1 import stages
-from rank_increase.jobs import Progress, logger, start_job
+from rank_increase.jobs import logger, progress, start_job
 from rank_increase.tables import coordinate_labels, write_table
 from rank_increase.toy import Problem
 
@@ -16,10 +17,10 @@ def main(problem, table, *, max_time, label, provenance):
     """Write a row per stage up to rescaled time `max_time` (schema "stages")."""
     head = Problem.load(problem).head()
     found = []
-    with Progress(label, max_time) as progress:
+    with progress(label, max_time) as advance:
         for stage in stages(head, 2 * head.dim, max_time=max_time):
             found.append(stage)
-            progress.to(stage.time)
+            advance(stage.time)
     logger.info("%d stages, the last at %.1f", len(found), found[-1].time)
     rows = [
         {

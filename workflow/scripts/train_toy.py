@@ -3,11 +3,13 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from rank_increase.flow import diagonal_run, full_run
-from rank_increase.jobs import Progress, start_job
+from rank_increase.jobs import progress, start_job
+from rank_increase.notation import log_alpha
 from rank_increase.tables import event_frame, read_table, trajectory_frame, write_table
 from rank_increase.theorem import mid_stage_times
-from rank_increase.toy import Problem, descent_run, log_alpha
+from rank_increase.toy import Problem, descent_run
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -20,8 +22,8 @@ def main(problem, stages, trajectory, events, *, alpha, method, params, label, p
     if stages:
         grid = np.union1d(grid, mid_stage_times(read_table(stages[0], columns=["predicted_time"]), params["max_time"]))
     times = grid * -log_scale
-    with Progress(label, times[-1]) as progress:
-        options = {"weight": params["activation_weight"], "on_step": progress.to}
+    with progress(label, times[-1]) as advance:
+        options = {"weight": params["activation_weight"], "on_step": advance}
         if method != "flow":
             batch_size = params["batch_size"] if method == "sgd" else None
             run = descent_run(problem, log_scale, times, step=params["step"], batch_size=batch_size, **options)

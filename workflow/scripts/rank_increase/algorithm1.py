@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.integrate import LSODA
 
+from rank_increase.flow import JACOBIAN_SAMPLES, differentiate_g
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -12,8 +14,8 @@ class Stage:
 
     Times are rescaled, t / ln(1/alpha). `product` is u * v at theta_{k+1}, of shape (p,); `sign` that of v_i u_i.
     `runner_up` is the time that the next coordinate would have needed more. `left` are the coordinates that left the
-    support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support: positive where theta_{k+1} is
-    a strict local minimum (Assumption 4.3).
+    support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support: positive where theta_{k+1}
+    is a strict local minimum (Assumption 4.3).
     """
 
     time: float
@@ -44,7 +46,7 @@ def time_until_active(b, g, support):
     return wait
 
 
-def stages(head, coordinates, *, max_time, epsilon=1e-3, jacobian_samples=120, on_stage=None):
+def stages(head, coordinates, *, max_time, epsilon=1e-3):
     """Yield the stages of Algorithm 1 up to rescaled time `max_time`.
 
     Parameters
@@ -55,8 +57,6 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3, jacobian_samples=120, o
     max_time : float
     epsilon : float
         Size of the weights of the activated coordinate at which part (B) starts; the paper lets it go to zero.
-    jacobian_samples : int
-        Samples for the Jacobian that steers the solver of part (B).
 
     Raises
     ------
@@ -68,8 +68,7 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3, jacobian_samples=120, o
         support = p != 0
         g = head.loss_and_g(p)[1]
         wait = time_until_active(b, g, support)
-        order = np.argsort(wait)
-        i, runner_up = order[0], wait[order[1]] - wait[order[0]]
+        i, second = np.argsort(wait)[:2]
         time += wait[i]
         if not time <= max_time:
             return
@@ -78,21 +77,38 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3, jacobian_samples=120, o
         b[i] = 1 - sign  # exactly 0 or 2, whatever rounding says
         start = p.copy()
         start[i] = sign * epsilon**2
-        p, curvature = descend(head, start, jacobian_samples)
+        p, curvature = descend(head, start)
         left = np.flatnonzero((start != 0) & (p == 0))
         b[left] = 1 - np.sign(start[left])
-        stage = Stage(time, int(i), int(sign), p, head.loss_and_g(p)[0], runner_up, tuple(left.tolist()), curvature)
-        if on_stage:
-            on_stage(stage)
-        yield stage
+        yield Stage(
+            time=time,
+            coordinate=int(i),
+            sign=int(sign),
+            product=p,
+            loss=head.loss_and_g(p)[0],
+            runner_up=wait[second] - wait[i],
+            left=tuple(left.tolist()),
+            curvature=curvature,
+        )
 
 
-def descend(head, p, jacobian_samples=120, *, gone=1e-10, rest=1.5e-3, budget=1e7):
+def descend(head, p, *, rest=0.1, gone=1e-10, patience=1e6):
     """The limit of the gradient flow from |u| = |v|, eq. (11), and the curvature of the loss there.
 
-    On the support, dz/dt = 2 sgn(p) g(p) with z = ln|p|. Near rest, Newton's method on g = 0 takes over, and is believed
-    only if it stays near and ends in a strict minimum. A coordinate that has shrunk below `gone` and still shrinks has
-    left the support.
+    On the support, dz/dt = 2 sgn(p) g(p) with z = ln|p|. Near rest, Newton's method on g = 0 takes over, and is
+    believed only if it stays near and ends in a strict minimum.
+
+    Parameters
+    ----------
+    head : object with `loss_and_g` and `subset`
+    p : array, shape (p,)
+        Start; only its nonzero entries move.
+    rest : float
+        Newton's method is tried when the speed |dz/dt| has fallen to this share of the speed at the start.
+    gone : float
+        A coordinate that has shrunk below this and still shrinks has left the support.
+    patience : float
+        Longest time, in units of 1 / speed at the start.
 
     Returns
     -------
@@ -103,26 +119,34 @@ def descend(head, p, jacobian_samples=120, *, gone=1e-10, rest=1.5e-3, budget=1e
     Raises
     ------
     ArithmeticError
-        If no rest is reached by time `budget`.
+        If the flow does not come to rest.
     """
     p, time = p.copy(), 0.0
+    speed = 2 * abs(head.loss_and_g(p)[1][p != 0]).max()
     while (p != 0).any():
         active = np.flatnonzero(p)
-        flow = _SupportFlow(head, p, active, jacobian_samples)
+        flow = _SupportFlow(head, p, active)
         solver = LSODA(
-            flow.velocity, time, np.log(abs(p[active])), budget, rtol=1e-4, atol=1e-4, jac=flow.jacobian, first_step=1e-2
+            flow.velocity,
+            time,
+            np.log(abs(p[active])),
+            patience / speed,
+            first_step=0.1 / speed,
+            rtol=1e-4,
+            atol=1e-4,
+            jac=flow.jacobian,
         )
-        shrunk, tolerance = np.zeros(len(active), bool), rest
+        shrunk, slow = np.zeros(len(active), bool), rest * speed
         while solver.status == "running" and not shrunk.any():
             before = solver.y
             solver.step()
             velocity = (solver.y - before) / solver.step_size
             shrunk = (solver.y < np.log(gone)) & (velocity < 0)
-            if abs(velocity).max() < tolerance:
+            if abs(velocity).max() < slow:
                 p[active] = flow.sign * np.exp(solver.y)
                 if (found := _newton(head, p, active)) is not None:
                     return found
-                tolerance /= 10
+                slow /= 10
         if not shrunk.any():
             raise ArithmeticError(f"part (B) of Algorithm 1 has not come to rest by time {solver.t:.3g}")
         p[active] = flow.sign * np.exp(solver.y)
@@ -134,9 +158,9 @@ def descend(head, p, jacobian_samples=120, *, gone=1e-10, rest=1.5e-3, budget=1e
 class _SupportFlow:
     """The flow on the support in z = ln|p|."""
 
-    def __init__(self, head, p, active, jacobian_samples):
+    def __init__(self, head, p, active):
         self.head, self.active, self.sign = head, active, np.sign(p[active])
-        self.few = head.subset(slice(jacobian_samples))
+        self.few = head.subset(slice(JACOBIAN_SAMPLES))
         self.p = np.zeros_like(p)
 
     def _at(self, z):
@@ -149,26 +173,20 @@ class _SupportFlow:
 
     def jacobian(self, _, z):
         p = self._at(z)
-        return 2 * self.sign[:, None] * dg_dp(self.few, p, self.active) * p[self.active]
+        return 2 * self.sign[:, None] * _derivatives(self.few, p, self.active) * p[self.active]
 
 
-def dg_dp(head, p, active, change=1e-6):
-    """Derivatives of g[active] along p[active], by differences; shape (active, active)."""
-    g = head.loss_and_g(p)[1][active]
-    columns = []
-    for i in active:
-        moved = p.copy()
-        moved[i] += change
-        columns.append((head.loss_and_g(moved)[1][active] - g) / change)
-    return np.array(columns).T
+def _derivatives(head, p, active):
+    """dg/dp on the support."""
+    return differentiate_g(head, p, active)[np.ix_(active, active)]
 
 
 def _newton(head, p, active, iterations=12, near=0.3):
     """Rest point of g[active] near p with its curvature, or None if there is no strict minimum near."""
     found = p.copy()
-    slope = dg_dp(head, found, active)
+    derivatives = _derivatives(head, found, active)
     for _ in range(iterations):
-        step = np.linalg.solve(slope, head.loss_and_g(found)[1][active])
+        step = np.linalg.solve(derivatives, head.loss_and_g(found)[1][active])
         found[active] -= step
         if (abs(found[active] - p[active]) > near * abs(p[active])).any():
             return None
@@ -176,6 +194,7 @@ def _newton(head, p, active, iterations=12, near=0.3):
             break
     else:
         return None
-    u = np.sqrt(abs(found[active])) * 2  # dp = 2 s u du, and the terms with g vanish
-    curvature = np.linalg.eigvalsh(-(slope + slope.T) / 2 * np.outer(u * np.sign(p[active]), u * np.sign(p[active])))[0]
+    dp_du = 2 * np.sign(p[active]) * np.sqrt(abs(found[active]))  # p = s u^2; the terms with g vanish
+    hessian = -(derivatives + derivatives.T) / 2 * np.outer(dp_du, dp_du)
+    curvature = np.linalg.eigvalsh(hessian)[0]
     return (found, curvature) if curvature > 0 else None

@@ -80,9 +80,7 @@ def activation_windows(head, coordinates, s, *, runs, threshold, max_time, rng, 
     The moments are drawn from all activations but the last; a window ends where the next activation begins.
     """
     ends = np.array([0.0, max_time])
-    _, crossings = integrate(
-        head, coordinates, s, ends, rtol=rtol, atol=atol, threshold=threshold, on_step=on_step
-    )
+    _, crossings = integrate(head, coordinates, s, ends, rtol=rtol, atol=atol, threshold=threshold, on_step=on_step)
     activations = [crossing for crossing in crossings if crossing.direction > 0]
     drawn = np.sort(rng.choice(len(activations) - 1, size=min(runs, len(activations) - 1), replace=False))
     return [(activations[i].state, activations[i].time, activations[i + 1].time) for i in drawn]

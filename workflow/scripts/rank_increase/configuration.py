@@ -1,6 +1,7 @@
 """The configuration of a study: validation with sentences a person can act on, and the runs it asks for."""
 
 import ast
+import os
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
@@ -9,12 +10,15 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from rank_increase.notation import log_alpha
+
 SCRIPTS = Path(__file__).parents[1]
 SCHEMA = SCRIPTS.parent / "schemas" / "config.schema.yaml"
+MIN_LOG_ALPHA = log_alpha("1e-150")  # below, alpha^2 is no float64
 
 
 class ConfigError(ValueError):
-    """A mistake in the configuration; its text is one sentence that says what to change."""
+    """A user's mistake; its text is one sentence that says what to change."""
 
 
 def check_config(config):
@@ -35,6 +39,14 @@ def check_config(config):
                 f"config: `toy.runs[{number}].structure` is {line['structure']!r}, but must be one of the names under"
                 f" `toy.structures`: {', '.join(toy['structures'])}."
             )
+        structure = toy["structures"][line["structure"]]
+        in_weights = structure["method"] != "flow" or structure["weights"] == "full"
+        for alpha in line["alphas"] if in_weights else []:
+            if log_alpha(alpha) < MIN_LOG_ALPHA:
+                raise ConfigError(
+                    f"config: `toy.runs[{number}]` has alpha {alpha!r}, too small for structure {line['structure']!r}:"
+                    " products of its weights would be zero; only the flow of diagonal weights goes below 1e-150."
+                )
     if toy["batch_size"] > toy["samples"]:
         raise ConfigError("config: `toy.batch_size` must not be larger than `toy.samples`.")
     seed, runs = toy["headline_seed"], toy_runs(config)
@@ -51,6 +63,16 @@ def check_config(config):
             )
     if seed not in config["assumptions"]["seeds"]:
         raise ConfigError(f"config: `assumptions.seeds` must contain `toy.headline_seed`, {seed}: figures show it.")
+
+
+def check_folder(folder):
+    """Raise a `ConfigError` if no results can be written to `folder`, existing or not."""
+    folder = Path(folder).absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"{nearest} is a file where the folder of results should be: move it away.")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"no permission to write to {nearest}: choose another folder with --directory.")
 
 
 def _sentence(error):

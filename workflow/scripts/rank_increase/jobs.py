@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -63,41 +64,33 @@ def _git_commit(folder):
     return run.stdout.strip()
 
 
-class Progress:
-    """A bar on a terminal, and a line in the log every `interval` seconds.
+@contextmanager
+def progress(label, total, interval=10.0):
+    """Show how far a job has come: a bar on a terminal, and a line in the log every `interval` seconds.
 
     Parameters
     ----------
     label : str
     total : float
-        The value of `to` at which the work is done.
+        The value at which the work is done.
+
+    Yields
+    ------
+    callable
+        To be called with the value that the work has come to.
     """
+    start = said = time.monotonic()
+    bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left"
+    bar = tqdm(desc=label, total=100, leave=False, disable=not sys.stderr.isatty(), bar_format=bar_format)
 
-    def __init__(self, label, total, interval=10.0):
-        self.label, self.total, self.interval = label, total, interval
-        self.start = self.said = time.monotonic()
-        self.bar = tqdm(
-            desc=label,
-            total=100,
-            leave=False,
-            disable=not sys.stderr.isatty(),
-            mininterval=0.5,
-            bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left",
-        )
+    def advance(value):
+        nonlocal said
+        percent, now = 100 * value / total, time.monotonic()
+        bar.update(percent - bar.n)
+        if now - said > interval and percent > 0:
+            logger.info("%s: %.0f %% done, about %.0f s left", label, percent, (now - start) * (100 / percent - 1))
+            said = now
 
-    def to(self, value):
-        """Say that the work has come to `value`."""
-        self.bar.update(100 * value / self.total - self.bar.n)
-        now = time.monotonic()
-        if now - self.said > self.interval:
-            left = (now - self.start) * (self.total / value - 1) if value > 0 else float("nan")
-            logger.info("%s: %.0f %% done, about %.0f s left", self.label, 100 * value / self.total, left)
-            self.said = now
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        self.bar.close()
-        if kind is None:
-            logger.info("%s: done in %.1f s", self.label, time.monotonic() - self.start)
+    with bar:
+        yield advance
+    logger.info("%s: done in %.1f s", label, time.monotonic() - start)

@@ -1,8 +1,8 @@
 """Compiled inner loops of the toy attention head (paper, eq. 1): outputs, residuals and gradients, sample by sample.
 
-Everything a sample needs stays in the first-level cache, so a gradient costs one pass over the data. The number of tokens
-and the dimension are constants of the compiled code: the compiler then unrolls the loop over tokens and vectorises the
-loop over dimensions.
+Everything a sample needs stays in the first-level cache, so a gradient costs one pass over the data. The number of
+tokens and the dimension are constants of the compiled code: the compiler then unrolls the loop over tokens and
+vectorises the loop over dimensions.
 """
 
 from functools import cache
@@ -16,7 +16,8 @@ COMPILE = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "n
 
 
 @njit(**COMPILE, inline="always")
-def row_products(A, B, out, tokens, dim):  # out = A B^T
+def row_products(A, B, out, tokens, dim):
+    """out = A B^T."""
     for i in range(tokens):
         # Five sums side by side: one sum alone is unrolled so far that a short row falls out of the vector loop.
         for j in range(0, tokens - tokens % 5, 5):
@@ -37,7 +38,8 @@ def row_products(A, B, out, tokens, dim):  # out = A B^T
 
 
 @njit(**COMPILE, inline="always")
-def mix_rows(P, B, out, tokens, dim):  # out = P B
+def mix_rows(P, B, out, tokens, dim):
+    """out = P B."""
     for i in range(tokens):
         for k in range(dim):
             total = 0.0
@@ -47,7 +49,8 @@ def mix_rows(P, B, out, tokens, dim):  # out = P B
 
 
 @njit(**COMPILE, inline="always")
-def mix_columns(P, B, out, tokens, dim):  # out = P^T B
+def mix_columns(P, B, out, tokens, dim):
+    """out = P^T B."""
     for i in range(tokens):
         for k in range(dim):
             total = 0.0
@@ -58,6 +61,7 @@ def mix_columns(P, B, out, tokens, dim):  # out = P^T B
 
 @njit(**COMPILE, inline="always")
 def softmax_rows(S, tokens, dim):
+    """Softmax of each row, in place."""
     for i in range(tokens):
         largest = S[i, 0]
         for j in range(1, tokens):
@@ -71,7 +75,8 @@ def softmax_rows(S, tokens, dim):
 
 
 @njit(**COMPILE, inline="always")
-def softmax_backward(P, G, tokens, dim):  # the gradient with respect to P becomes that with respect to S
+def softmax_backward(P, G, tokens, dim):
+    """The gradient G with respect to P = softmax(S) becomes that with respect to S."""
     for i in range(tokens):
         mean = 0.0
         for j in range(tokens):
@@ -81,14 +86,16 @@ def softmax_backward(P, G, tokens, dim):  # the gradient with respect to P becom
 
 
 @njit(**COMPILE, inline="always")
-def scale_columns(x, q, out, tokens, dim):  # out = x diag(q)
+def scale_columns(x, q, out, tokens, dim):
+    """out = x diag(q)."""
     for i in range(tokens):
         for k in range(dim):
             out[i, k] = x[i, k] * q[k]
 
 
 @njit(**COMPILE, inline="always")
-def diagonal_residual(Z, y, b, db, tokens, dim):  # Z becomes (Z diag(b) - y) diag(b)
+def diagonal_residual(Z, y, b, db, tokens, dim):
+    """Squared error of Z diag(b); Z becomes the gradient with respect to it, and db grows by that of b."""
     total = 0.0
     for i in range(tokens):
         for k in range(dim):
@@ -101,6 +108,7 @@ def diagonal_residual(Z, y, b, db, tokens, dim):  # Z becomes (Z diag(b) - y) di
 
 @njit(**COMPILE, inline="always")
 def add_products(x, T, dq, tokens, dim):
+    """dq grows by the column sums of x * T."""
     for i in range(tokens):
         for k in range(dim):
             dq[k] += x[i, k] * T[i, k]
@@ -108,6 +116,7 @@ def add_products(x, T, dq, tokens, dim):
 
 @njit(**COMPILE, inline="always")
 def subtract(E, y, tokens, dim):
+    """Squared error of E, which becomes E - y."""
     total = 0.0
     for i in range(tokens):
         for k in range(dim):

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rank_increase.toy import PRODUCTS
+from rank_increase.notation import PRODUCTS
 
 _PRODUCT = ("product", pa.dictionary(pa.int32(), pa.string()))  # KQ or VO
 SCHEMAS = {
@@ -144,7 +144,9 @@ def trajectory_frame(run, log_alpha):
 
 def event_frame(run, log_alpha):
     """Rows of schema "events" of a toy.Run at ln(alpha) = `log_alpha`."""
-    time, coordinate, direction = (list(column) for column in zip(*run.events, strict=True)) if run.events else ([], [], [])
+    time, coordinate, direction = (
+        (list(column) for column in zip(*run.events, strict=True)) if run.events else ([], [], [])
+    )
     return pd.DataFrame(
         {
             "order": range(len(time)),

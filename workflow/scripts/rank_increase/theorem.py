@@ -1,9 +1,8 @@
 """Theorem 4.5 in numbers: the stages that Algorithm 1 predicts against measured trajectories."""
 
 import numpy as np
-import pandas as pd
 
-from rank_increase.toy import PRODUCTS, log_alpha
+from rank_increase.notation import PRODUCTS, log_alpha
 
 
 def mid_stage_times(stages, max_time):

@@ -5,38 +5,11 @@ Weights travel as one array `theta` holding W_K, W_Q, W_V, W_O in this order: sh
 """
 
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 import numpy as np
 
 from rank_increase.kernels import compile_head
-
-WEIGHTS = ("W_K", "W_Q", "W_V", "W_O")
-PRODUCTS = ("KQ", "VO")  # W_K W_Q^T and W_V W_O^T
-
-
-def log_alpha(alpha):
-    """Natural logarithm of an init scale written as in the config.
-
-    Through decimal arithmetic, because 1e-3000 is no float64.
-
-    Parameters
-    ----------
-    alpha : str
-        A positive number, such as "0.1" or "1e-3000".
-
-    Raises
-    ------
-    ValueError
-        If `alpha` is not a positive number.
-    """
-    try:
-        value = Decimal(alpha)
-    except InvalidOperation:
-        value = Decimal(0)
-    if not (value.is_finite() and value > 0):
-        raise ValueError(f"alpha must be a positive number, not {alpha!r}")
-    return float(value.ln())
+from rank_increase.notation import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -118,7 +91,7 @@ def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ
 
 
 class DiagonalHead:
-    """Half the mean squared error of a head with diagonal weights, as a function of its products and of its weights."""
+    """Half the mean squared error of a head with diagonal weights, as a function of its products or weights."""
 
     def __init__(self, X, Y):
         self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(Y)
@@ -163,7 +136,7 @@ class DiagonalHead:
 
 
 class FullHead:
-    """Half the mean squared error of a head with full weight matrices, as a function of its weights."""
+    """Half the mean squared error of a head with full weight matrices, as a function of them."""
 
     def __init__(self, X, Y):
         self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(Y)
@@ -198,8 +171,8 @@ class Run:
     """What is kept of a training run.
 
     time and loss are of shape (records,), values of shape (records, 2, dim): the diagonal entries, or singular values,
-    of W_K W_Q^T and W_V W_O^T. events are (time, coordinate, direction): direction 1 where a coordinate, numbered through
-    both products, becomes active and -1 where it leaves.
+    of W_K W_Q^T and W_V W_O^T. events are (time, coordinate, direction): direction 1 where a coordinate, numbered
+    through both products, becomes active and -1 where it leaves.
     """
 
     time: np.ndarray
@@ -253,7 +226,7 @@ def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, see
 
 
 def recorded_events(time, values, weight):
-    """Events of a run from its records: where products pass the square of `weight`, on a line between two logarithms."""
+    """Events of a run from its records: where products pass the square of `weight`, logarithms joined by lines."""
     size = np.log(np.maximum(abs(values.reshape(len(time), -1)), 1e-300)) - 2 * np.log(weight)
     record, coordinate = np.nonzero(np.diff(size > 0, axis=0))
     before, after = size[record, coordinate], size[record + 1, coordinate]

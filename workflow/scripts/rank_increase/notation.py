@@ -1,0 +1,30 @@
+"""The paper's symbols, as tables and files spell them."""
+
+from decimal import Decimal, InvalidOperation
+
+WEIGHTS = ("W_K", "W_Q", "W_V", "W_O")
+PRODUCTS = ("KQ", "VO")  # W_K W_Q^T and W_V W_O^T
+
+
+def log_alpha(alpha):
+    """Natural logarithm of an init scale written as in the config.
+
+    Through decimal arithmetic, because 1e-3000 is no float64.
+
+    Parameters
+    ----------
+    alpha : str
+        A positive number, such as "0.1" or "1e-3000".
+
+    Raises
+    ------
+    ValueError
+        If `alpha` is not a positive number.
+    """
+    try:
+        value = Decimal(alpha)
+    except InvalidOperation:
+        value = Decimal(0)
+    if not (value.is_finite() and value > 0):
+        raise ValueError(f"alpha must be a positive number, not {alpha!r}")
+    return float(value.ln())
