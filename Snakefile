@@ -33,6 +33,8 @@ rule all:
         rules.toy.input,
         rules.assumptions.input,
         rules.figures.input,
+    message:
+        "All figures and tables are there"
 
 
 onsuccess:
