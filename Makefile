@@ -31,7 +31,7 @@ env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
 	@mkdir -p .venv && touch .venv/.installing
 	@$(PYTHON) -m venv .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@.venv/bin/uv pip install --quiet --python .venv/bin/python -r envs/requirements.txt
+	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python -r envs/requirements.txt
 	@rm .venv/.installing && touch $@
 
 test: env ## run the tests

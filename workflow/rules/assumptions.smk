@@ -34,7 +34,7 @@ rule perturb_toy:
         runtime=20,
     params:
         **{key: config["assumptions"][key] for key in ("alpha", "threshold", "points")},
-        **{key: config["toy"][key] for key in ("max_time", "flow_rtol", "flow_atol")},
+        **{key: config["toy"][key] for key in ("max_time", "activation_weight", "flow_rtol", "flow_atol")},
         noise=lambda wildcards: config["assumptions"][wildcards.assumption],
         code=library_digest("perturb_toy"),
     message:

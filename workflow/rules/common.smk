@@ -58,11 +58,6 @@ def run_structure(wildcards):
     return {"weights": structure["weights"], "teacher": structure["teacher"]}
 
 
-def figure_files(name):
-    """Both files of a figure."""
-    return [f"{RESULTS}/figures/{name}.pdf", f"{RESULTS}/figures/{name}.png"]
-
-
 def outcome():
     """What to say at the end of a run: which figures there are."""
     folder = f"{RESULTS}/figures"

@@ -27,13 +27,14 @@ def main(perturbations, stages, pdf, png, *, assumption, seed, movement, follow,
     runs, plateau = [run for _, run in table.groupby("run")], assumption == "plateaus"
     with paper_style():
         figure, axes = new_panels(len(runs), 2, 1.65 * len(runs) + 0.7)
-        for panels, run in zip(axes, runs, strict=True):
+        for panels, choices in zip(axes, runs, strict=True):
+            run, on_support = (choices[choices["noise_on"] == noise_on] for noise_on in ("nonnegligible", "support"))
             window = Window.of(run)
             note, marked = window.plateau_note(movement) if plateau else window.rest_note(movement / follow)
             for panel, product in zip(panels, ("VO", "KQ"), strict=True):
                 draw_window(panel, run, product, entry_colors(stages), shaded=marked)
             panels[0].set_ylabel("coordinate value")
-            note_window(panels[0], window.distances())
+            note_window(panels[0], window.distances(Window.of(on_support)))
             note_window(panels[1], note, marked)
         add_stage_bar(figure, axes, stages, "bottom", fraction=0.015, pad=0.02)
         add_window_legend(figure, with_speed=not plateau)

@@ -8,32 +8,90 @@ from rank_increase.flow import LogCoordinates, integrate
 
 
 @dataclass(frozen=True)
-class PerturbedRun:
-    """Products along a perturbed flow and along the flow it left, both of shape (len(times), p)."""
+class Moment:
+    """A moment of a flow at which to perturb: its time, its state s of shape (p,), and how long to follow.
 
-    perturbed_at: float
+    `activated` is the coordinate that becomes nonnegligible at that moment, if it is drawn for that.
+    """
+
+    time: float
+    state: np.ndarray
+    end: float
+    activated: int | None = None
+
+
+@dataclass(frozen=True)
+class PerturbedRun:
+    """Products along a perturbed flow and along the flow it left, both of shape (len(times), p).
+
+    `noise_on` says which weights were perturbed: those above the threshold ("nonnegligible", as in the paper's Appendix
+    A), or only those that the assumptions allow ("support").
+    """
+
+    noise_on: str
     times: np.ndarray
     perturbed: np.ndarray
     reference: np.ndarray
 
 
-def perturb(coordinates, s, std, threshold, rng):
-    """Coordinates and state after Gaussian noise on the nonnegligible weights.
+def random_moments(head, coordinates, s, *, runs, follow, max_time, rng, rtol, atol, on_step=None):
+    """Random moments of a flow for Assumption 4.3, by time.
+
+    They are uniform in [0, max_time]; nothing makes sure that they fall on a plateau.
+
+    Parameters
+    ----------
+    follow : float
+        How long to follow each.
+    """
+    times = np.sort(rng.uniform(0, max_time, runs))
+    states, _ = integrate(head, coordinates, s, np.r_[0.0, times], rtol=rtol, atol=atol, on_step=on_step)
+    return [Moment(time, state, time + follow) for time, state in zip(times, states[1:], strict=True)]
+
+
+def activation_moments(head, coordinates, s, *, runs, threshold, active, max_time, rng, rtol, atol, on_step=None):
+    """Moments of a flow for Assumption 4.4, at which a weight passes `threshold`, by time.
+
+    A run is followed until the coordinate becomes active, its weight passing `active`, and on until the next one does.
+    The moments are drawn from all those that come to such an end before `max_time`.
+    """
+    _, crossings = integrate(
+        head,
+        coordinates,
+        s,
+        np.array([0.0, max_time]),
+        rtol=rtol,
+        atol=atol,
+        thresholds=(threshold, active),
+        on_step=on_step,
+    )
+    upwards = [crossing for crossing in crossings if crossing.direction > 0]
+    rises = [crossing for crossing in upwards if crossing.threshold == active]
+    moments = []
+    for crossing in upwards:
+        if crossing.threshold == threshold:
+            own = [rise.time for rise in rises if rise.coordinate == crossing.coordinate and rise.time > crossing.time]
+            ends = [rise.time for rise in rises if own and rise.time > own[0]]
+            if ends:
+                moments.append(Moment(crossing.time, crossing.state, ends[0], crossing.coordinate))
+    drawn = np.sort(rng.choice(len(moments), size=min(runs, len(moments)), replace=False))
+    return [moments[i] for i in drawn]
+
+
+def perturb(coordinates, s, noise, chosen):
+    """Coordinates and state after noise on some of the weights.
 
     Parameters
     ----------
     coordinates : LogCoordinates
     s : array, shape (p,)
-    std : float
-        Standard deviation of the noise, drawn for each of u_i and v_i.
-    threshold : float
-        Coordinates with max(|u_i|, |v_i|) above it are perturbed, the others keep both u_i and v_i.
-    rng : numpy.random.Generator
+    noise : array, shape (2, p)
+        What is added to u and to v.
+    chosen : array of bool, shape (p,)
+        The coordinates that are perturbed; the others keep both u_i and v_i, however small.
     """
-    active = abs(s) > coordinates.reach(threshold)
-    u, v = (weight[active] for weight in coordinates.weights(s))
-    u, v = u + std * rng.standard_normal(u.shape), v + std * rng.standard_normal(v.shape)
-    moved, moved_s = LogCoordinates.of(u, v)
+    u, v = (weight[chosen] for weight in coordinates.weights(s))
+    moved, moved_s = LogCoordinates.of(u + noise[0, chosen], v + noise[1, chosen])
     fields = []
     for before, after in zip(
         (coordinates.log_c, coordinates.u_is_larger, coordinates.sign, s),
@@ -41,46 +99,38 @@ def perturb(coordinates, s, std, threshold, rng):
         strict=True,
     ):
         field = before.copy()
-        field[active] = after
+        field[chosen] = after
         fields.append(field)
     return LogCoordinates(*fields[:3]), fields[3]
 
 
-def perturbed_run(head, coordinates, s, times, *, std, threshold, rng, rtol, atol):
-    """Follow the flow from state `s` at times[0] with and without a perturbation of the weights; a `PerturbedRun`.
+def perturbed_runs(head, coordinates, moment, *, std, threshold, active, points, rng, rtol, atol):
+    """A `PerturbedRun` for either choice of perturbed weights, with the same noise.
 
-    Products are compared rather than weights: u_i^2 - v_i^2 is conserved, so perturbed weights cannot return.
-    """
-    moved, moved_s = perturb(coordinates, s, std, threshold, rng)
-    products = [
-        where.product(integrate(head, where, start, times, rtol=rtol, atol=atol)[0])
-        for where, start in ((moved, moved_s), (coordinates, s))
-    ]
-    return PerturbedRun(times[0], times, *products)
-
-
-def plateau_windows(head, coordinates, s, *, runs, follow, max_time, rng, rtol, atol, on_step=None):
-    """Random moments of a flow for Assumption 4.3: a list of (state, start, end), by time.
-
-    The moments are uniform in [0, max_time]; nothing makes sure that they fall on a plateau.
+    At alpha = 1e-32 weights above the paper's threshold of 1e-5 may still be growing, and noise far larger than they
+    are starts them too soon. Assumptions 4.3 and 4.4 speak of perturbations on the support, and on the coordinate that
+    is being activated: the second choice. Products are compared rather than weights: u_i^2 - v_i^2 is conserved, so
+    perturbed weights cannot return.
 
     Parameters
     ----------
-    follow : float
-        Length of a window.
+    moment : Moment
+    std : float
+        Standard deviation of the noise, drawn for each of u_i and v_i.
+    threshold, active : float
+        Coordinates with max(|u_i|, |v_i|) above these are nonnegligible, and on the support.
+    points : int
+        Number of recorded times.
     """
-    starts = np.sort(rng.uniform(0, max_time, runs))
-    states, _ = integrate(head, coordinates, s, np.r_[0.0, starts], rtol=rtol, atol=atol, on_step=on_step)
-    return [(state, start, start + follow) for state, start in zip(states[1:], starts, strict=True)]
-
-
-def activation_windows(head, coordinates, s, *, runs, threshold, max_time, rng, rtol, atol, on_step=None):
-    """Moments of a flow for Assumption 4.4, where a weight passes `threshold`: a list of (state, start, end), by time.
-
-    The moments are drawn from all activations but the last; a window ends where the next activation begins.
-    """
-    ends = np.array([0.0, max_time])
-    _, crossings = integrate(head, coordinates, s, ends, rtol=rtol, atol=atol, threshold=threshold, on_step=on_step)
-    activations = [crossing for crossing in crossings if crossing.direction > 0]
-    drawn = np.sort(rng.choice(len(activations) - 1, size=min(runs, len(activations) - 1), replace=False))
-    return [(activations[i].state, activations[i].time, activations[i + 1].time) for i in drawn]
+    times = np.linspace(moment.time, moment.end, points)
+    noise = std * rng.standard_normal((2, len(moment.state)))
+    support = abs(moment.state) > coordinates.reach(active)
+    support[[] if moment.activated is None else moment.activated] = True
+    chosen = {"nonnegligible": support | (abs(moment.state) > coordinates.reach(threshold)), "support": support}
+    reference = coordinates.product(integrate(head, coordinates, moment.state, times, rtol=rtol, atol=atol)[0])
+    runs = []
+    for noise_on, coordinate in chosen.items():
+        moved, moved_s = perturb(coordinates, moment.state, noise, coordinate)
+        perturbed = moved.product(integrate(head, moved, moved_s, times, rtol=rtol, atol=atol)[0])
+        runs.append(PerturbedRun(noise_on, times, perturbed, reference))
+    return runs

@@ -87,18 +87,19 @@ class LogCoordinates:
 
 @dataclass(frozen=True)
 class Crossing:
-    """A coordinate whose larger weight passes a threshold: upwards it activates (direction 1), downwards it leaves.
+    """A coordinate whose larger weight passes a threshold, upwards (direction 1) or downwards (-1).
 
     `state` is the state s of the whole flow at that time, shape (p,).
     """
 
     time: float
+    threshold: float
     coordinate: int
     direction: int
     state: np.ndarray
 
 
-def integrate(head, coordinates, s, times, *, rtol, atol, threshold=None, on_step=None):
+def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step=None):
     """The flow from state `s` at times[0].
 
     LSODA, since active coordinates relax quickly while the others drift for a time of order ln(1/alpha).
@@ -112,8 +113,8 @@ def integrate(head, coordinates, s, times, *, rtol, atol, threshold=None, on_ste
         Where to record.
     rtol, atol : float
         Of s. Looser than atol = 1e-5 misses stages.
-    threshold : float, optional
-        Size of max(|u_i|, |v_i|) whose crossings are reported.
+    thresholds : sequence of float
+        Sizes of max(|u_i|, |v_i|) whose crossings are reported.
     on_step : callable, optional
         Called with the time after each step.
 
@@ -129,7 +130,7 @@ def integrate(head, coordinates, s, times, *, rtol, atol, threshold=None, on_ste
     """
     states = np.empty((len(times), len(s)))
     states[0], recorded, crossings = s, 1, []
-    level = None if threshold is None else coordinates.reach(threshold)
+    levels = {threshold: coordinates.reach(threshold) for threshold in thresholds}
     jacobian = _Jacobian(head.subset(slice(JACOBIAN_SAMPLES)), coordinates)
     solver = LSODA(
         lambda t, s: head.loss_and_g(coordinates.product(s))[1],
@@ -148,18 +149,18 @@ def integrate(head, coordinates, s, times, *, rtol, atol, threshold=None, on_ste
         step = solver.dense_output()
         stop = np.searchsorted(times, solver.t, side="right")
         states[recorded:stop], recorded = step(times[recorded:stop]).T, stop
-        if level is not None:
-            crossings += _crossings(step, before, solver.y, level)
+        for threshold, level in levels.items():
+            crossings += _crossings(step, before, solver.y, threshold, level)
         if on_step:
             on_step(solver.t)
     return states, sorted(crossings, key=lambda crossing: crossing.time)
 
 
-def _crossings(step, before, after, level):
+def _crossings(step, before, after, threshold, level):
     active_before, active_after = abs(before) > level, abs(after) > level
     for i in np.flatnonzero(active_before != active_after):
         time = brentq(lambda t, i=i: abs(step(t)[i]) - level[i], step.t_min, step.t_max)
-        yield Crossing(time, int(i), 1 if active_after[i] else -1, step(time))
+        yield Crossing(time, threshold, int(i), 1 if active_after[i] else -1, step(time))
 
 
 class _Jacobian:
@@ -216,7 +217,9 @@ def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None)
     """
     head = problem.head()
     coordinates, s = initial_state(problem.theta_0, log_alpha)
-    states, crossings = integrate(head, coordinates, s, times, rtol=rtol, atol=atol, threshold=weight, on_step=on_step)
+    states, crossings = integrate(
+        head, coordinates, s, times, rtol=rtol, atol=atol, thresholds=[weight], on_step=on_step
+    )
     values = coordinates.product(states)
     loss = np.array([head.loss_and_g(p)[0] for p in values])
     events = [(crossing.time, crossing.coordinate, crossing.direction) for crossing in crossings]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-PACKAGES = ("numpy", "scipy", "numba", "pandas", "pyarrow", "matplotlib", "seaborn", "snakemake")
+PACKAGES = ("numpy", "scipy", "numba", "pandas", "pyarrow", "matplotlib", "snakemake")
 logger = logging.getLogger("rank_increase")
 
 

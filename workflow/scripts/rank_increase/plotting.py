@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from rank_increase.notation import PRODUCTS, log_alpha
 from rank_increase.tables import atomic, read_table
@@ -286,10 +287,15 @@ class Window:
             final_speed=np.abs(reference[-1] - reference[last_tenth]).max() / (time[-1] - time[last_tenth]),
         )
 
-    def distances(self):
-        """The distance to the reference at both ends of the window, and their ratio, in words."""
-        ratio = self.end_distance / self.start_distance if self.start_distance else float("nan")
-        return f"distance {self.start_distance:.3f} at start, {self.end_distance:.3f} at end: ratio {ratio:.2f}"
+    @property
+    def ratio(self):
+        """Distance at the end of the window over that at its start; NaN if the path was not perturbed."""
+        return self.end_distance / self.start_distance if self.start_distance else float("nan")
+
+    def distances(self, on_support):
+        """Distances at both ends and their ratio, in words; `on_support` is the Window with noise on the support."""
+        distances = f"distance {self.start_distance:.3f} to {self.end_distance:.3f}"
+        return f"{distances}, ratio {self.ratio:.2f} (support: {on_support.ratio:.2f})"
 
     def plateau_note(self, movement):
         """Whether the run says something about Assumption 4.3, in words, and True if it does not.
@@ -305,7 +311,7 @@ class Window:
 
         The assumption is about where the dynamics end. Windows end with the next activation, and in a crowd of stages
         that is before the path has come to rest: it ends faster than `speed`. How far the reference has gone does not
-        show this, as it is little in a window that is short.
+        show this, as it goes far in every window that sees an activation.
         """
         restless = self.final_speed > speed
         return f"window ends {'before' if restless else 'at'} rest: speed {self.final_speed:.3f}", restless
@@ -333,6 +339,7 @@ def draw_window(axes, run, product, colors, shaded=False):
         axes.plot(perturbed.index, perturbed[index], color=color, **PERTURBED_LINE, zorder=2 if active else 1)
         axes.plot(reference.index, reference[index], **REFERENCE_LINE, zorder=3)
     axes.set(xlim=(perturbed.index[0], perturbed.index[-1]), facecolor=MARK_SHADE if shaded else "white")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_title(
         f"Entries of {PRODUCT_LABELS[product]}, perturb {RESCALED_TIME} = {run['perturbed_at'].iloc[0]:.1f}",
         fontsize=7.5,
@@ -349,6 +356,7 @@ def note_window(axes, text, marked=False):
 def add_window_legend(figure, with_speed):
     """Say below a figure of windows what the lines and, `with_speed` or without, the numbers in the notes are."""
     explanation = "distance: largest |perturbed - reference| over the entries of both products"
+    explanation += "\nsupport: the ratio for the same noise on active weights alone"
     if with_speed:
         explanation += (
             "\nspeed: of the fastest entry of the reference, per unit of rescaled time, at the end of the window"

@@ -64,6 +64,7 @@ SCHEMAS = {
     "perturbations": pa.schema(
         [
             ("run", pa.int32()),
+            ("noise_on", pa.string()),  # nonnegligible: weights above the threshold; support: active ones alone
             ("perturbed_at", pa.float64()),  # rescaled
             ("rescaled_time", pa.float64()),
             _PRODUCT,
@@ -157,20 +158,22 @@ def event_frame(run, log_alpha):
     )
 
 
-def perturbation_frame(runs, log_alpha, dim):
-    """Rows of schema "perturbations" from a list of assumptions.PerturbedRun."""
+def perturbation_frame(moments, log_alpha, dim):
+    """Rows of schema "perturbations"; `moments` holds, for each, the assumptions.PerturbedRun that leave from it."""
     frames = [
         pd.DataFrame(
             {
                 "run": number,
-                "perturbed_at": run.perturbed_at / -log_alpha,
+                "noise_on": run.noise_on,
+                "perturbed_at": run.times[0] / -log_alpha,
                 "rescaled_time": (run.times / -log_alpha).repeat(2 * dim),
                 **_labels(len(run.times), dim),
                 "value": run.perturbed.ravel(),
                 "reference": run.reference.ravel(),
             }
         )
-        for number, run in enumerate(runs)
+        for number, runs in enumerate(moments)
+        for run in runs
     ]
     return pd.concat(frames, ignore_index=True)
 
