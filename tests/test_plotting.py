@@ -238,7 +238,8 @@ def test_a_window_is_measured_in_the_largest_difference_over_entries():
     window = Window.of(perturbation(reference, reference + np.linspace(0.4, 0.1, 11), step=0.5))
     assert (window.start_distance, window.end_distance) == pytest.approx((0.4, 0.1))
     assert (window.movement, window.final_speed) == (1.0, 0.0)
-    assert window.distances() == "distance 0.400 at start, 0.100 at end: ratio 0.25"
+    on_support = Window.of(perturbation(reference, reference + np.linspace(0.2, 0.1, 11), step=0.5))
+    assert window.distances(on_support) == "distance 0.400 to 0.100, ratio 0.25 (support: 0.50)"
 
 
 def test_the_final_speed_is_that_of_the_last_tenth_per_unit_of_time():
@@ -287,9 +288,10 @@ def test_a_marked_note_stands_out(panel):
 def test_every_run_is_shown_and_those_to_be_read_with_care_are_shaded(written, captured, assumption, expected):
     still, early, late = np.full(11, 1.0), np.r_[0.0, np.full(10, 1.0)], np.r_[np.full(10, 0.0), 1.0]
     table = pd.concat(
-        perturbation(path, path + 0.1, run=number, assumption=name, seed=seed)
+        perturbation(path, path + shift, run=number, assumption=name, seed=seed, noise_on=noise_on)
         for number, path in enumerate((still, early, late))
         for name, seed in ((assumption, 0), ("other", 0), (assumption, 1))
+        for noise_on, shift in (("nonnegligible", 0.1), ("support", np.linspace(0.2, 0.1, 11)))
     )
     paths = written("perturbations", table), written("stages", STAGES)
     options = {"assumption": assumption, "seed": 0, "movement": 0.05, "follow": 5.0}
@@ -297,7 +299,7 @@ def test_every_run_is_shown_and_those_to_be_read_with_care_are_shaded(written, c
     panels = np.reshape(captured[0].axes[:6], (3, 2))
     for number, (left, right) in enumerate(panels):
         [note] = notes(right)
-        assert note.startswith(expected[number]) and notes(left)[0].endswith("ratio 1.00")
+        assert note.startswith(expected[number]) and notes(left)[0].endswith("ratio 1.00 (support: 0.50)")
         marked = "not on" in note or "before" in note
         assert [axes.get_facecolor() == to_rgba(MARK_SHADE) for axes in (left, right)] == [marked, marked]
 
