@@ -9,8 +9,9 @@ has rank 2 dim_head at most; the right-hand side does not cancel where the chang
 of A_0 and A - A_0, and in that of B_0 and B - B_0, and singular values do not depend on the orthonormal bases in which
 they are written. A basis of A_0 is the same at every epoch; only its complement for A - A_0 has to be found anew.
 
-Gram matrices instead of QR are up to twice as fast and leave an error of about 1e-8 of |A| |B|, not of the largest
-singular value, which can be much smaller; this way it is about 1e-15 (tests/benchmarks/bench_spectra.py measures both).
+Gram matrices instead of QR are up to 1.6 times as fast, but lose singular values below 1e-8 of |A| |B|, which can be
+much more than the largest of them, and have no Cholesky factor where columns depend on each other, as at epoch 0. This
+way the error is about 1e-15 of the largest (tests/benchmarks/bench_spectra.py measures both).
 Everything is numpy's LAPACK on stacks of heads: torch is no faster here by more than its import takes.
 """
 
