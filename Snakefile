@@ -16,12 +16,15 @@ pathvars:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/toy.smk"
 include: "workflow/rules/assumptions.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/vit.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 
 
 wildcard_constraints:
     structure=r"[A-Za-z0-9_-]+",
+    dataset=r"[A-Za-z0-9_-]+",
     alpha=r"[0-9.]+(e-?[0-9]+)?",
     seed=r"[0-9]+",
 

@@ -4,7 +4,14 @@ import os
 import sys
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
-from rank_increase.configuration import ConfigError, check_config, check_folder, library_digest, toy_runs
+from rank_increase.configuration import (
+    ConfigError,
+    check_config,
+    check_folder,
+    library_digest,
+    toy_runs,
+    vit_runs,
+)
 
 try:
     check_config(config)
@@ -12,8 +19,11 @@ try:
 except ConfigError as error:
     sys.exit(str(error))  # one sentence, where an exception would come with places in this file
 
+PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
 RESULTS = f"results/{config['study']}"
+DATASETS = os.path.expanduser(config["data_dir"] or f"{RESULTS}/datasets")
 TOY_RUNS = toy_runs(config)
+VIT_RUNS = vit_runs(config)
 
 
 def toy_files(pattern, structure=None):
@@ -56,6 +66,36 @@ def run_structure(wildcards):
     """Form of the student and of the teacher of this structure."""
     structure = config["toy"]["structures"][wildcards.structure]
     return {"weights": structure["weights"], "teacher": structure["teacher"]}
+
+
+def vit_files(pattern):
+    """Paths of `pattern`, with {dataset}, {alpha}, {seed}, for every run of a vision transformer."""
+    return sorted({pattern.format(**run) for run in VIT_RUNS})
+
+
+def packed_files(wildcards):
+    """Arrays of a packed dataset."""
+    return [f"{DATASETS}/{wildcards.dataset}/{name}.npy" for name in PACKED_ARRAYS]
+
+
+def dataset_source(wildcards):
+    """What the configuration says of where a dataset comes from."""
+    return config["datasets"][wildcards.dataset]
+
+
+def run_model(wildcards):
+    """Sizes of the model that is trained on this dataset."""
+    return config["vit"]["models"][wildcards.dataset]
+
+
+def run_training(wildcards):
+    """How a model is trained on this dataset, but for what its results do not depend on."""
+    return config["vit"]["training"][wildcards.dataset]
+
+
+def run_hardware(key):
+    """A function of the wildcards: what a run on this dataset asks of the machine under this key."""
+    return lambda wildcards: config["vit"]["hardware"][wildcards.dataset][key]
 
 
 def figure_files(name):
