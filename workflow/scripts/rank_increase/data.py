@@ -142,9 +142,10 @@ def _write(folder, source, on_images):
         if counts[name] != split.count or not split.count:
             raise DatasetError(f"{split.origin} has {counts[name]} images where {max(split.count, 1)} were expected.")
         np.save(folder / f"{name}_labels.npy", np.concatenate(labels).astype(np.int64))
-    mean = histogram @ np.arange(256) / histogram.sum(axis=1)
-    std = np.sqrt(histogram @ np.arange(256) ** 2 / histogram.sum(axis=1) - mean**2)
-    if not (std > 0).all():
+    shares, pixel = histogram / histogram.sum(axis=1, keepdims=True), np.arange(256)
+    mean = shares @ pixel  # (channels,)
+    std = np.sqrt((shares * (pixel - mean[:, None]) ** 2).sum(axis=1))
+    if (histogram.max(axis=1) == histogram.sum(axis=1)).any():
         raise DatasetError(f"{source.splits['train'].origin}: a channel is the same in all pixels of all images.")
     for path in sorted(folder.iterdir()):
         digests[path.name] = file_sha256(path)

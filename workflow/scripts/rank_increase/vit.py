@@ -108,7 +108,8 @@ class VisionTransformer(nn.Module):
                 weight = getattr(attention, name).weight.detach().float().cpu()
                 # K, Q, V: (heads * dim_head, dim), heads in rows. O: (dim, heads * dim_head), heads in columns.
                 weight = weight if name == "W_O" else weight.T
-                layer[name] = weight.unflatten(1, (attention.heads, -1)).transpose(0, 1).contiguous()
+                by_head = weight.unflatten(1, (attention.heads, -1)).transpose(0, 1)
+                layer[name] = by_head.clone(memory_format=torch.contiguous_format)
             layers.append(layer)
         return layers
 
