@@ -18,8 +18,10 @@ include: "workflow/rules/toy.smk"
 include: "workflow/rules/assumptions.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/vit.smk"
+include: "workflow/rules/spectra.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/vit_figures.smk"
 
 
 wildcard_constraints:
@@ -35,6 +37,7 @@ rule all:
     input:
         rules.toy.input,
         rules.assumptions.input,
+        rules.vit.input,
         rules.figures.input,
 
 

@@ -68,9 +68,9 @@ def run_structure(wildcards):
     return {"weights": structure["weights"], "teacher": structure["teacher"]}
 
 
-def vit_files(pattern):
-    """Paths of `pattern`, with {dataset}, {alpha}, {seed}, for every run of a vision transformer."""
-    return sorted({pattern.format(**run) for run in VIT_RUNS})
+def vit_files(pattern, dataset=None):
+    """Paths of `pattern`, with {dataset}, {alpha}, {seed}, for runs of vision transformers: all, or on one dataset."""
+    return sorted({pattern.format(**run) for run in VIT_RUNS if dataset in (None, run["dataset"])})
 
 
 def packed_files(wildcards):
@@ -124,5 +124,32 @@ def table_parts(wildcards):
     }
     if wildcards.table == "perturbations":
         return rules.assumptions.input
+    if wildcards.table in ("metrics", "spectra", "baselines"):
+        return dataset_table_parts(wildcards)
     structure = None if wildcards.table in ("trajectory", "events") else "diagonal"
     return toy_files(f"{RESULTS}/{patterns[wildcards.table]}", structure)
+
+
+def dataset_table_parts(wildcards):
+    """Tables of single runs of vision transformers that make up a table of the study, or of one dataset."""
+    pattern = f"{RESULTS}/vit/{{dataset}}/alpha_{{alpha}}/seed_{{seed}}/{wildcards.table}.parquet"
+    return vit_files(pattern, wildcards.get("dataset"))
+
+
+def figure_tables(figure, table):
+    """A function of the wildcards: tables of the datasets that a figure of vision transformers shows."""
+    return lambda wildcards: [f"{RESULTS}/tables/{dataset}/{table}.parquet" for dataset in shown_datasets(figure)]
+
+
+def figure_names(figure):
+    """A function of the wildcards: what a figure calls the datasets that it shows."""
+    names = config["figures"]["vit"]["names"]
+    return lambda wildcards: [names.get(dataset, dataset) for dataset in shown_datasets(figure)]
+
+
+def shown_datasets(figure):
+    """Datasets that a figure of vision transformers shows."""
+    shown = config["figures"]["vit"]["datasets"]
+    if figure not in shown:
+        raise ConfigError(f"config: to draw {figure}, say under `figures.vit.datasets` which dataset it is to show.")
+    return shown[figure]

@@ -26,6 +26,6 @@ if __name__ == "__main__":
         snakemake.input.snapshots,
         snakemake.input.spectra,
         snakemake.output.baselines,
-        seed=snakemake.params.seed,
+        seed=int(snakemake.wildcards.seed),
         provenance=provenance,
     )

@@ -30,7 +30,7 @@ def main(spectra, baselines, pdf, png, *, name, layers, draw, alpha, seed, dpi, 
             panel.set_title(f"({letter}) {head_name(*head)}")
         for panel in panels[::3]:
             panel.set_ylabel("singular values")
-        figure.suptitle(f"{name}: {PRODUCT_LABELS['KQ']}")
+        figure.suptitle(f"{name}: {PRODUCT_LABELS['KQ']}", fontsize=9)
         add_legend(figure, panels[0])
         save_figure(figure, pdf, png, dpi=dpi, provenance=provenance)
 
@@ -39,11 +39,11 @@ if __name__ == "__main__":
     provenance = start_job(snakemake)
     params = snakemake.params
     main(
-        snakemake.input.spectra,
-        snakemake.input.baselines,
+        snakemake.input.spectra[0],
+        snakemake.input.baselines[0],
         snakemake.output.pdf,
         snakemake.output.png,
-        name=params.name,
+        name=params.names[0],
         layers=params.layers,
         draw=params.draw,
         alpha=params.alpha,

@@ -31,7 +31,7 @@ def main(spectra, baselines, pdf, png, *, name, layers, dpi, provenance):
             draw_scales(panel, ranks[ranks["layer"] == layer], colors)
             panel.set_title(f"({letter}) layer {layer + 1}")
         panels[0].set_ylabel(f"stable rank of {DELTA_LABELS['KQ']}")
-        figure.suptitle(name)
+        figure.suptitle(name, fontsize=9)
         add_legend(figure, panels[0])
         save_figure(figure, pdf, png, dpi=dpi, provenance=provenance)
 
@@ -39,11 +39,11 @@ def main(spectra, baselines, pdf, png, *, name, layers, dpi, provenance):
 if __name__ == "__main__":
     provenance = start_job(snakemake)
     main(
-        snakemake.input.spectra,
-        snakemake.input.baselines,
+        snakemake.input.spectra[0],
+        snakemake.input.baselines[0],
         snakemake.output.pdf,
         snakemake.output.png,
-        name=snakemake.params.name,
+        name=snakemake.params.names[0],
         layers=snakemake.params.layers,
         dpi=snakemake.params.dpi,
         provenance=provenance,

@@ -32,9 +32,10 @@ def main(spectra, pdf, png, *, name, layers, draw, alphas, seed, dpi, provenance
             for panel, alpha in zip(panels, alphas, strict=True):
                 draw_evolution(panel, of_matrix(of_head(rows[rows["alpha"] == alpha], *head, product), "delta"))
                 panel.set_title(f"({next(letters)}) {DELTA_LABELS[product]}, init scale {alpha}")
-                panel.label_outer()
             panels[0].set_ylabel("singular values")
-        figure.suptitle(f"{name}: {head_name(*head)}")
+        for panel in axes[0]:
+            panel.set_xlabel("")
+        figure.suptitle(f"{name}: {head_name(*head)}", fontsize=9)
         save_figure(figure, pdf, png, dpi=dpi, provenance=provenance)
 
 
@@ -42,10 +43,10 @@ if __name__ == "__main__":
     provenance = start_job(snakemake)
     params = snakemake.params
     main(
-        snakemake.input.spectra,
+        snakemake.input.spectra[0],
         snakemake.output.pdf,
         snakemake.output.png,
-        name=params.name,
+        name=params.names[0],
         layers=params.layers,
         draw=params.draw,
         alphas=params.alphas,

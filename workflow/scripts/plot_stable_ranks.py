@@ -22,7 +22,7 @@ def main(spectra, baselines, pdf, png, *, name, alpha, seed, dpi, provenance):
             panel.set_title(f"({letter}) layer {layer + 1}")
             panel.label_outer()
         figure.supylabel("stable rank", fontsize=8)
-        figure.suptitle(name)
+        figure.suptitle(name, fontsize=9)
         add_legend(figure, panels[0])
         save_figure(figure, pdf, png, dpi=dpi, provenance=provenance)
 
@@ -30,11 +30,11 @@ def main(spectra, baselines, pdf, png, *, name, alpha, seed, dpi, provenance):
 if __name__ == "__main__":
     provenance = start_job(snakemake)
     main(
-        snakemake.input.spectra,
-        snakemake.input.baselines,
+        snakemake.input.spectra[0],
+        snakemake.input.baselines[0],
         snakemake.output.pdf,
         snakemake.output.png,
-        name=snakemake.params.name,
+        name=snakemake.params.names[0],
         alpha=snakemake.params.alpha,
         seed=snakemake.params.seed,
         dpi=snakemake.params.dpi,

@@ -36,7 +36,7 @@ def main(spectra, baselines, pdf, png, *, name, layers, draw, alpha, seed, dpi, 
                 draw_stages(panel, of_head(rows, *head, product), colors)
                 panel.set_title(f"({next(letters)}) {DELTA_LABELS[product]}, {head_name(*head)}")
             panels[0].set_ylabel(NORMALIZED)
-        figure.suptitle(name)
+        figure.suptitle(name, fontsize=9)
         figure.legend(handles=stage_handles(colors), loc="outside lower center", ncols=4)
         save_figure(figure, pdf, png, dpi=dpi, provenance=provenance)
 
@@ -45,11 +45,11 @@ if __name__ == "__main__":
     provenance = start_job(snakemake)
     params = snakemake.params
     main(
-        snakemake.input.spectra,
-        snakemake.input.baselines,
+        snakemake.input.spectra[0],
+        snakemake.input.baselines[0],
         snakemake.output.pdf,
         snakemake.output.png,
-        name=params.name,
+        name=params.names[0],
         layers=params.layers,
         draw=params.draw,
         alpha=params.alpha,

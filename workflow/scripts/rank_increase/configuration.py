@@ -4,6 +4,7 @@ import ast
 import os
 from difflib import get_close_matches
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import yaml
@@ -97,6 +98,15 @@ def _check_vit(config):
                 raise ConfigError(f"config: `{where}` has alpha {alpha!r}, but must stay within 1e-15 and 1e15.")
         if vit["training"][name]["warmup_epochs"] >= vit["training"][name]["epochs"]:
             raise ConfigError(f"config: `vit.training.{name}.warmup_epochs` must be less than its `epochs`.")
+    figures = config["figures"]["vit"]
+    runs = vit_runs(config)
+    for figure, datasets in figures["datasets"].items():
+        for dataset, alpha in product(datasets, figures["fig03_alphas"] if figure == "fig03" else [figures["alpha"]]):
+            if {"dataset": dataset, "alpha": alpha, "seed": figures["seed"]} not in runs:
+                raise ConfigError(
+                    f"config: `figures.vit.datasets.{figure}` shows {dataset!r} with alpha {alpha!r} and seed"
+                    f" {figures['seed']}, which `vit.runs` does not have: add it there, or show another."
+                )
 
 
 def check_folder(folder):

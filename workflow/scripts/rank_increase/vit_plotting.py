@@ -16,7 +16,7 @@ from rank_increase.plotting import PRODUCT_LABELS, new_panels
 from rank_increase.tables import read_table
 
 INITIAL = {"color": "#c00000", "lw": 1.6, "zorder": 3, "label": "initial product"}
-BASELINE = {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "change by random noise of equal norm"}
+BASELINE = {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "random change of equal norm"}
 PRODUCT_COLORS = {"KQ": "#1f5fb4", "VO": "#c00000"}
 DELTA_LABELS = {product: rf"$\Delta {label[1:]}" for product, label in PRODUCT_LABELS.items()}
 INDEX = "index of singular value"
@@ -137,7 +137,7 @@ def stage_colors(epochs):
 def draw_stages(axes, rows, colors):
     """Normalized spectra of a product: at initialization in red, of its change at several epochs in greens.
 
-    In gray, the change that random noise makes which is as large as the last change of training.
+    In gray, the change of the product if that of the weights were random, and as large as the last one.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def stage_handles(colors):
     """Entries of a legend that explain the lines of `draw_stages`."""
     return [
         Line2D([], [], **INITIAL),
-        *(Line2D([], [], color=color, label=f"change by epoch {epoch}") for epoch, color in colors.items()),
+        *(Line2D([], [], color=color, label=f"change, epoch {epoch}") for epoch, color in colors.items()),
         Line2D([], [], **BASELINE),
     ]
 
@@ -188,7 +188,7 @@ def draw_evolution(axes, delta, shown=20):
 
 
 def draw_perturbation(axes, rows):
-    """Spectra of a product at initialization, of its change by the end of training, and of one by noise of equal norm.
+    """Spectra of a product at initialization, and of its changes by training and by random changes of the weights.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def seed_colors(seeds):
 def draw_scales(axes, ranks, colors):
     """Stable rank after training against init scale: mean and standard deviation over heads, a series for each seed.
 
-    In gray, the mean for noise, over heads and seeds.
+    In gray, the mean for random changes of the weights, over heads and seeds.
 
     Parameters
     ----------
@@ -228,20 +228,20 @@ def draw_scales(axes, ranks, colors):
         # Side by side, where bars at the same place would hide each other.
         scale = spread.index.astype(float) * 1.06 ** (number - (len(colors) - 1) / 2)
         axes.errorbar(
-            scale, spread["mean"], spread["std"], color=color, marker="o", ms=3.5, capsize=2, label=f"seed {seed}"
+            scale, spread["mean"], spread["std"], color=color, marker="o", ms=3, capsize=2, label=f"seed {seed}"
         )
     noise = _over_heads(ranks[ranks["matrix"] == "noise"], "alpha")
     axes.plot(noise.index.astype(float), noise["mean"], **BASELINE)
-    axes.set(xscale="log", yscale="log", xlabel="init scale")
-    axes.set_xticks(noise.index.astype(float), noise.index)
+    axes.set(xscale="log", xlabel="init scale")
+    axes.set_xticks(noise.index.astype(float), noise.index, rotation=0 if len(noise) < 5 else 90)
     axes.set_xticks([], minor=True)
-    _plain_log_ticks(axes.yaxis)
+    _scale_to_ranks(axes)
 
 
 def draw_rank_increase(axes, ranks):
     """Stable rank of the changes of both products over training: mean over heads, with a band of one deviation.
 
-    In gray, the mean for noise, over heads and products.
+    In gray, the mean for random changes of the weights, over heads and products.
 
     Parameters
     ----------
@@ -256,8 +256,8 @@ def draw_rank_increase(axes, ranks):
         axes.fill_between(spread.index, *band, color=color, alpha=0.2, lw=0)
     noise = _over_heads(ranks[ranks["matrix"] == "noise"], "epoch")
     axes.plot(noise.index, noise["mean"], **BASELINE)
-    axes.set(xlim=(0, ranks["epoch"].max()), yscale="log", xlabel="epoch")
-    _plain_log_ticks(axes.yaxis)
+    axes.set(xlim=(0, ranks["epoch"].max()), xlabel="epoch")
+    _scale_to_ranks(axes)
 
 
 def _over_heads(rows, by):
@@ -267,11 +267,13 @@ def _over_heads(rows, by):
     return spread.sort_index(key=lambda index: index.astype(float))
 
 
-def _plain_log_ticks(axis):
-    """Ticks of a logarithmic axis at 1, 2, 5, 10, ..., as numbers rather than powers."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.set_minor_formatter(NullFormatter())
+def _scale_to_ranks(axes):
+    """A logarithmic axis of stable ranks with numbers at 1, 2, 5, 10, ..., and not much below 1, as they are not."""
+    axes.set(yscale="log")
+    axes.set_ylim(bottom=0.9)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def add_legend(figure, axes, ncols=3):
