@@ -226,14 +226,14 @@ def draw_scales(axes, ranks, colors):
     for number, (seed, color) in enumerate(colors.items()):
         spread = _over_heads(ranks[(ranks["seed"] == seed) & (ranks["matrix"] == "delta")], "alpha")
         # Side by side, where bars at the same place would hide each other.
-        scale = spread.index.astype(float) * 1.06 ** (number - (len(colors) - 1) / 2)
+        scale = spread.index.to_numpy(float) * 1.06 ** (number - (len(colors) - 1) / 2)
         axes.errorbar(
             scale, spread["mean"], spread["std"], color=color, marker="o", ms=3, capsize=2, label=f"seed {seed}"
         )
     noise = _over_heads(ranks[ranks["matrix"] == "noise"], "alpha")
-    axes.plot(noise.index.astype(float), noise["mean"], **BASELINE)
+    axes.plot(noise.index.to_numpy(float), noise["mean"], **BASELINE)
     axes.set(xscale="log", xlabel="init scale")
-    axes.set_xticks(noise.index.astype(float), noise.index, rotation=0 if len(noise) < 5 else 90)
+    axes.set_xticks(noise.index.to_numpy(float), noise.index, rotation=0 if len(noise) < 5 else 90)
     axes.set_xticks([], minor=True)
     _scale_to_ranks(axes)
 
@@ -276,10 +276,12 @@ def _scale_to_ranks(axes):
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def add_legend(figure, axes, ncols=3):
-    """The legend of one of the panels below a figure."""
+def add_legend(figure, axes):
+    """The legend of one of the panels below a figure, with the random change at its end."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=ncols)
+    order = sorted(range(len(labels)), key=lambda entry: labels[entry] == BASELINE["label"])
+    handles, labels = ([entries[entry] for entry in order] for entries in (handles, labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
 
 
 def panel_grid(count, height, columns=3, **options):
