@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
@@ -49,17 +48,18 @@ class Recipe:
         """
         warmup, total = self.warmup_epochs * steps, self.epochs * steps
         if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
+            return self.learning_rate * ((step + 1) / warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
     def snapshot_epochs(self):
         """Epochs after which attention weights are kept, ascending: 0, the last, and others evenly in log(epoch)."""
         wanted = min(self.snapshots, self.epochs + 1)
-        for points in range(wanted, 100 * wanted):  # small epochs coincide when rounded, so that more are tried
-            chosen = {0, *np.rint(np.geomspace(1, self.epochs, points)).astype(int).tolist()}
-            if len(chosen) >= wanted:
-                break
-        return sorted(chosen)
+        chosen = [0, 1] if wanted > 2 else [0]
+        while len(chosen) < wanted:  # the first ones would coincide when rounded, and are consecutive instead
+            last, left = chosen[-1], wanted - len(chosen)
+            ratio = (self.epochs / max(last, 1)) ** (1 / left)
+            chosen.append(max(last + 1, round(max(last, 1) * ratio)))
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -427,7 +427,7 @@ def _flush(path):
 
 def finished_metrics(job):
     """Rows of schema "metrics" of a run that is done."""
-    return pd.read_csv(Path(job.scratch) / "metrics.csv", float_precision="round_trip")
+    return pd.read_csv(Path(job.scratch) / "metrics.csv")
 
 
 def publish_snapshots(job, folder):
