@@ -151,7 +151,7 @@ def test_scales_have_a_series_per_seed_with_deviations_over_heads_alone(panel, t
         np.testing.assert_allclose(line.get_ydata(), np.mean(expected, axis=1))
         lengths = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
         np.testing.assert_allclose(lengths, 2 * np.std(expected, axis=1), atol=1e-12)
-        np.testing.assert_allclose(np.asarray(line.get_xdata(), float), [0.1, 1], rtol=0.1)
+        np.testing.assert_allclose(line.get_xdata(), [0.1, 1], rtol=0.1)
     assert BASELINE["label"] in lines(panel)
 
 

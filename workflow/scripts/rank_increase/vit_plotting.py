@@ -227,9 +227,8 @@ def draw_scales(axes, ranks, colors):
         spread = _over_heads(ranks[(ranks["seed"] == seed) & (ranks["matrix"] == "delta")], "alpha")
         # Side by side, where bars at the same place would hide each other.
         scale = spread.index.to_numpy(float) * 1.06 ** (number - (len(colors) - 1) / 2)
-        axes.errorbar(
-            scale, spread["mean"], spread["std"], color=color, marker="o", ms=3, capsize=2, label=f"seed {seed}"
-        )
+        mean, std = spread.to_numpy().T
+        axes.errorbar(scale, mean, std, color=color, marker="o", ms=3, capsize=2, label=f"seed {seed}")
     noise = _over_heads(ranks[ranks["matrix"] == "noise"], "alpha")
     axes.plot(noise.index.to_numpy(float), noise["mean"], **BASELINE)
     axes.set(xscale="log", xlabel="init scale")
