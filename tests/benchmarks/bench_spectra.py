@@ -2,8 +2,8 @@
 
 A snapshot is both products of every head, as trained and as changed by training. One product of one layer is timed and
 scaled to all, in one process and on one core, in CPU seconds; the dense way, which forms every product, on a few heads
-of it. Errors are in units of the largest singular value, against the dense ones in float64. Writes
-results/benchmarks/spectra.md.
+of it. Errors are in units of the largest singular value, against the dense ones in float64. Run by
+`make bench`; writes results/benchmarks/spectra.md.
 """
 
 import platform
