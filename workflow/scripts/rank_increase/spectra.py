@@ -12,7 +12,7 @@ they are written. A basis of A_0 is the same at every epoch; only its complement
 Gram matrices instead of QR are up to 1.6 times as fast, but lose singular values below 1e-8 of |A| |B|, which can be
 much more than the largest of them, and have no Cholesky factor where columns depend on each other, as at epoch 0. This
 way the error is about 1e-15 of the largest (tests/benchmarks/bench_spectra.py measures both).
-Everything is numpy's LAPACK on stacks of heads: torch is no faster here by more than its import takes.
+Everything is numpy's LAPACK on stacks of heads: the same in torch took as long or longer, on one core.
 """
 
 from pathlib import Path
