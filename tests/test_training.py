@@ -222,6 +222,18 @@ def test_passes_add_up_to_the_batch(job):
     pd.testing.assert_frame_equal(results(job)[0], results(whole)[0], rtol=1e-4)
 
 
+def test_gradients_of_processes_average_to_that_of_the_batch(job):
+    gradients = []
+    for rank, processes in ((0, 1), (0, 3), (1, 3), (2, 3)):
+        run = training._Run(job, CPU, 0, 1, StopRequest())
+        run.processes = processes  # what DDP does between them is not part of this
+        images, labels = next(run.batches.train(1))
+        run._update(images[rank::processes], labels[rank::processes], 0.0)
+        gradients.append([parameter.grad for parameter in run.model.parameters()])
+    whole, *parts = gradients
+    torch.testing.assert_close([sum(part) / 3 for part in zip(*parts, strict=True)], whole)
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one(job, monkeypatch):
     alone = replace(job, scratch=f"{job.scratch}_alone")
