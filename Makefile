@@ -37,8 +37,9 @@ env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
 test: env ## run the tests
 	pytest
 
-bench: env ## time the toy model
+bench: env ## time the toy model and the spectra
 	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks/bench_toy.py
+	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks/bench_spectra.py
 
 lint: env ## check style, spelling and the workflow
 	ruff check

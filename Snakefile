@@ -16,12 +16,17 @@ pathvars:
 include: "workflow/rules/common.smk"
 include: "workflow/rules/toy.smk"
 include: "workflow/rules/assumptions.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/vit.smk"
+include: "workflow/rules/spectra.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/vit_figures.smk"
 
 
 wildcard_constraints:
     structure=r"[A-Za-z0-9_-]+",
+    dataset=r"[A-Za-z0-9_-]+",
     alpha=r"[0-9.]+(e-?[0-9]+)?",
     seed=r"[0-9]+",
 
@@ -32,6 +37,7 @@ rule all:
     input:
         rules.toy.input,
         rules.assumptions.input,
+        rules.vit.input,
         rules.figures.input,
     message:
         "All figures and tables are there"

@@ -4,7 +4,14 @@ import os
 import sys
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
-from rank_increase.configuration import ConfigError, check_config, check_folder, library_digest, toy_runs
+from rank_increase.configuration import (
+    ConfigError,
+    check_config,
+    check_folder,
+    library_digest,
+    toy_runs,
+    vit_runs,
+)
 
 try:
     check_config(config)
@@ -12,8 +19,11 @@ try:
 except ConfigError as error:
     sys.exit(str(error))  # one sentence, where an exception would come with places in this file
 
+PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
 RESULTS = f"results/{config['study']}"
+DATASETS = os.path.expanduser(config["data_dir"] or f"{RESULTS}/datasets")
 TOY_RUNS = toy_runs(config)
+VIT_RUNS = vit_runs(config)
 
 
 def toy_files(pattern, structure=None):
@@ -58,6 +68,36 @@ def run_structure(wildcards):
     return {"weights": structure["weights"], "teacher": structure["teacher"]}
 
 
+def vit_files(pattern, dataset=None):
+    """Paths of `pattern`, with {dataset}, {alpha}, {seed}, for runs of vision transformers: all, or on one dataset."""
+    return sorted({pattern.format(**run) for run in VIT_RUNS if dataset in (None, run["dataset"])})
+
+
+def packed_files(wildcards):
+    """Arrays of a packed dataset."""
+    return [f"{DATASETS}/{wildcards.dataset}/{name}.npy" for name in PACKED_ARRAYS]
+
+
+def dataset_source(wildcards):
+    """What the configuration says of where a dataset comes from."""
+    return config["datasets"][wildcards.dataset]
+
+
+def run_model(wildcards):
+    """Sizes of the model that is trained on this dataset."""
+    return config["vit"]["models"][wildcards.dataset]
+
+
+def run_training(wildcards):
+    """How a model is trained on this dataset, but for what its results do not depend on."""
+    return config["vit"]["training"][wildcards.dataset]
+
+
+def run_hardware(key):
+    """A function of the wildcards: what a run on this dataset asks of the machine under this key."""
+    return lambda wildcards: config["vit"]["hardware"][wildcards.dataset][key]
+
+
 def outcome():
     """What to say at the end of a run: which figures there are."""
     folder = f"{RESULTS}/figures"
@@ -79,5 +119,32 @@ def table_parts(wildcards):
     }
     if wildcards.table == "perturbations":
         return rules.assumptions.input
+    if wildcards.table in ("metrics", "spectra", "baselines"):
+        return dataset_table_parts(wildcards)
     structure = None if wildcards.table in ("trajectory", "events") else "diagonal"
     return toy_files(f"{RESULTS}/{patterns[wildcards.table]}", structure)
+
+
+def dataset_table_parts(wildcards):
+    """Tables of single runs of vision transformers that make up a table of the study, or of one dataset."""
+    pattern = f"{RESULTS}/vit/{{dataset}}/alpha_{{alpha}}/seed_{{seed}}/{wildcards.table}.parquet"
+    return vit_files(pattern, wildcards.get("dataset"))
+
+
+def figure_tables(figure, table):
+    """A function of the wildcards: tables of the datasets that a figure of vision transformers shows."""
+    return lambda wildcards: [f"{RESULTS}/tables/{dataset}/{table}.parquet" for dataset in shown_datasets(figure)]
+
+
+def figure_names(figure):
+    """A function of the wildcards: what a figure calls the datasets that it shows."""
+    names = config["figures"]["vit"]["names"]
+    return lambda wildcards: [names.get(dataset, dataset) for dataset in shown_datasets(figure)]
+
+
+def shown_datasets(figure):
+    """Datasets that a figure of vision transformers shows."""
+    shown = config["figures"]["vit"]["datasets"]
+    if figure not in shown:
+        raise ConfigError(f"config: to draw {figure}, say under `figures.vit.datasets` which dataset it is to show.")
+    return shown[figure]

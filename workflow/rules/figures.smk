@@ -6,11 +6,14 @@ Inputs: the tables of the study, and nothing else. Outputs: results/{study}/figu
 
 
 rule figures:
-    """All figures."""
+    """All figures, those of vision transformers that the study draws among them."""
     input:
         expand(
             "<results>/figures/{figure}.{format}",
-            figure=["fig02", "fig06", "fig07", "fig08", "fig09", "fig10", "fig_dense", "fig_limit", "fig_stage_times"],
+            figure=[
+                *("fig02", "fig06", "fig07", "fig08", "fig09", "fig10", "fig_dense", "fig_limit", "fig_stage_times"),
+                *config["figures"]["vit"]["datasets"],
+            ],
             format=["pdf", "png"],
         ),
 

@@ -6,7 +6,7 @@ Inputs: the tables of single runs. Outputs: results/{study}/tables/, which is al
 
 
 rule collect_table:
-    """The tables of all runs of one kind, with columns `structure`, `assumption`, `alpha`, `seed` where they differ."""
+    """All runs in one table, with columns such as `structure`, `dataset`, `alpha`, `seed` that say which they are."""
     input:
         table_parts,
     output:
@@ -16,7 +16,7 @@ rule collect_table:
     benchmark:
         "<benchmarks>/collect_table/{table}.tsv"
     wildcard_constraints:
-        table="trajectory|events|stages|theorem|perturbations",
+        table="trajectory|events|stages|theorem|perturbations|metrics|spectra|baselines",
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -28,3 +28,19 @@ rule collect_table:
         "Table of all runs: {wildcards.table}"
     script:
         "../scripts/collect_table.py"
+
+
+use rule collect_table as collect_dataset_table with:
+    # Figures read these, so that those of one dataset do not wait for runs on the others.
+    input:
+        dataset_table_parts,
+    output:
+        table="<results>/tables/{dataset}/{table}.parquet",
+    log:
+        "<logs>/collect_table/{dataset}_{table}.log",
+    benchmark:
+        "<benchmarks>/collect_table/{dataset}_{table}.tsv"
+    wildcard_constraints:
+        table="metrics|spectra|baselines",
+    message:
+        "Table of all runs on {wildcards.dataset}: {wildcards.table}"

@@ -4,6 +4,7 @@ import ast
 import os
 from difflib import get_close_matches
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,15 @@ from rank_increase.notation import log_alpha
 SCRIPTS = Path(__file__).parents[1]
 SCHEMA = SCRIPTS.parent / "schemas" / "config.schema.yaml"
 MIN_LOG_ALPHA = log_alpha("1e-150")  # below, alpha^2 is no float64
+LOG_SCALES = log_alpha("1e-15"), log_alpha("1e15")  # of a vision transformer, whose float32 squares and more must hold
+VIT_SETTINGS = ("models", "training", "hardware")  # of each dataset that is trained on
+SOURCE_KEYS = {  # beside `source`, which all datasets have: keys that are needed, keys that may be left out
+    "digits": ((), ()),
+    "cifar10": ((), ("mirrors",)),
+    "cifar100": ((), ("mirrors",)),
+    "image_folder": (("path", "size"), ()),
+    "parquet": (("train", "test", "classes", "size"), ()),
+}
 
 
 class ConfigError(ValueError):
@@ -63,6 +73,40 @@ def check_config(config):
             )
     if seed not in config["assumptions"]["seeds"]:
         raise ConfigError(f"config: `assumptions.seeds` must contain `toy.headline_seed`, {seed}: figures show it.")
+    _check_vit(config)
+
+
+def _check_vit(config):
+    vit = config["vit"]
+    for name, dataset in config["datasets"].items():
+        needed, optional = SOURCE_KEYS[dataset["source"]]
+        for key in needed:
+            if key not in dataset:
+                raise ConfigError(f"config: `datasets.{name}` lacks the key `{key}`, which {dataset['source']} needs.")
+        for key in dataset:
+            if key not in ("source", *needed, *optional):
+                raise ConfigError(f"config: `datasets.{name}.{key}` is no key of {dataset['source']}: remove it.")
+    for number, line in enumerate(vit["runs"]):
+        where, name = f"vit.runs[{number}]", line["dataset"]
+        for key, known in [("datasets", config["datasets"]), *((f"vit.{k}", vit[k]) for k in VIT_SETTINGS)]:
+            if name not in known:
+                raise ConfigError(
+                    f"config: `{where}.dataset` is {name!r}, which is not among `{key}`: {', '.join(known)}."
+                )
+        for alpha in line["alphas"]:
+            if not LOG_SCALES[0] <= log_alpha(alpha) <= LOG_SCALES[1]:
+                raise ConfigError(f"config: `{where}` has alpha {alpha!r}, but must stay within 1e-15 and 1e15.")
+        if vit["training"][name]["warmup_epochs"] >= vit["training"][name]["epochs"]:
+            raise ConfigError(f"config: `vit.training.{name}.warmup_epochs` must be less than its `epochs`.")
+    figures = config["figures"]["vit"]
+    runs = vit_runs(config)
+    for figure, datasets in figures["datasets"].items():
+        for dataset, alpha in product(datasets, figures["fig03_alphas"] if figure == "fig03" else [figures["alpha"]]):
+            if {"dataset": dataset, "alpha": alpha, "seed": figures["seed"]} not in runs:
+                raise ConfigError(
+                    f"config: `figures.vit.datasets.{figure}` shows {dataset!r} with alpha {alpha!r} and seed"
+                    f" {figures['seed']}, which `vit.runs` does not have: add it there, or show another."
+                )
 
 
 def check_folder(folder):
@@ -99,6 +143,17 @@ def toy_runs(config):
         for seed in line["seeds"]
     }
     return [dict(zip(("structure", "alpha", "seed"), run, strict=True)) for run in runs]
+
+
+def vit_runs(config):
+    """The runs of vision transformers of a study, each a dict with `dataset`, `alpha`, `seed`; none twice."""
+    runs = {
+        (line["dataset"], alpha, seed): None
+        for line in config["vit"]["runs"]
+        for alpha in line["alphas"]
+        for seed in line["seeds"]
+    }
+    return [dict(zip(("dataset", "alpha", "seed"), run, strict=True)) for run in runs]
 
 
 def library_digest(script):

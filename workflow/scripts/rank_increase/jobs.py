@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-PACKAGES = ("numpy", "scipy", "numba", "pandas", "pyarrow", "matplotlib", "snakemake")
+PACKAGES = ("numpy", "scipy", "numba", "torch", "pandas", "pyarrow", "matplotlib", "snakemake")
 logger = logging.getLogger("rank_increase")
 
 
@@ -23,16 +23,13 @@ def start_job(snakemake):
     snakemake : object
         The one that Snakemake gives to a script.
     """
-    handler = logging.FileHandler(snakemake.log[0], mode="w")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    Path(snakemake.log[0]).write_text("")  # what is there is of an earlier attempt
+    append_log(snakemake.log[0])
     sys.excepthook = _log_exception
     wildcards = dict(snakemake.wildcards.items())
     logger.info("%s %s", snakemake.rule, wildcards)
     return {
-        "study": wildcards.get("study"),
+        "study": Path(snakemake.log[0]).parts[1],  # logs lie in results/{study}/logs
         "rule": snakemake.rule,
         "wildcards": wildcards,
         "params": {key: value for key, value in snakemake.params.items() if key != "code"},
@@ -43,6 +40,15 @@ def start_job(snakemake):
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": {package: version(package) for package in PACKAGES},
     }
+
+
+def append_log(path):
+    """Send the log of this process to the end of a file."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _log_exception(kind, error, traceback):
@@ -65,7 +71,7 @@ def _git_commit(folder):
 
 
 @contextmanager
-def progress(label, total, interval=10.0):
+def progress(label, total, done=0, interval=10.0):
     """Show how far a job has come: a bar on a terminal, and a line in the log every `interval` seconds.
 
     Parameters
@@ -73,22 +79,33 @@ def progress(label, total, interval=10.0):
     label : str
     total : float
         The value at which the work is done.
+    done : float
+        The value that it had come to before this job.
 
     Yields
     ------
     callable
-        To be called with the value that the work has come to.
+        To be called with the value that the work has come to, and if there is more to say, with a function that returns
+        it as a string; that function is called about once a second.
     """
-    start = said = time.monotonic()
-    bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left"
-    bar = tqdm(desc=label, total=100, leave=False, disable=not sys.stderr.isatty(), bar_format=bar_format)
+    start = said = shown = time.monotonic()
+    first = 100 * done / total
+    bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left{postfix}"
+    bar = tqdm(
+        desc=label, initial=first, total=100, leave=False, disable=not sys.stderr.isatty(), bar_format=bar_format
+    )
 
-    def advance(value):
-        nonlocal said
+    def advance(value, note=None):
+        nonlocal said, shown
         percent, now = 100 * value / total, time.monotonic()
+        if note and not bar.disable and now - shown > 1:
+            bar.set_postfix_str(note(), refresh=False)
+            shown = now
         bar.update(percent - bar.n)
-        if now - said > interval and percent > 0:
-            logger.info("%s: %.0f %% done, about %.0f s left", label, percent, (now - start) * (100 / percent - 1))
+        if now - said > interval and percent > first:
+            left = (now - start) * (100 - percent) / (percent - first)
+            remark = f", {note()}" if note else ""
+            logger.info("%s: %.0f %% done, about %.0f s left%s", label, percent, left, remark)
             said = now
 
     with bar:

@@ -13,6 +13,23 @@ import pyarrow.parquet as pq
 from rank_increase.notation import PRODUCTS
 
 _PRODUCT = ("product", pa.dictionary(pa.int32(), pa.string()))  # KQ or VO
+_HEAD = [
+    ("epoch", pa.int32()),  # 0 is the initialization
+    ("step", pa.int64()),
+    ("layer", pa.int32()),  # from 0
+    ("head", pa.int32()),  # from 0
+    _PRODUCT,
+]
+_SPECTRUM = [
+    ("singular_values", pa.list_(pa.float64())),  # descending
+    ("stable_rank", pa.float64()),  # this and the next two: null for the zero matrix
+    ("effective_rank", pa.float64()),
+    ("participation_ratio", pa.float64()),
+    ("numerical_rank", pa.int32()),
+    ("frobenius_norm", pa.float64()),
+    ("spectral_norm", pa.float64()),
+    ("nuclear_norm", pa.float64()),
+]
 SCHEMAS = {
     "trajectory": pa.schema(
         [
@@ -73,6 +90,20 @@ SCHEMAS = {
             ("reference", pa.float64()),  # without the perturbation
         ]
     ),
+    "metrics": pa.schema(
+        [
+            ("epoch", pa.int32()),  # from 1
+            ("step", pa.int64()),  # at its end
+            ("learning_rate", pa.float64()),  # of its last step
+            ("train_loss", pa.float64()),  # cross-entropy in nats, mean over the epoch while the weights move
+            ("train_accuracy", pa.float64()),  # of 1, in the same way
+            ("test_loss", pa.float64()),  # at the end of the epoch
+            ("test_accuracy", pa.float64()),
+            ("images_per_second", pa.float64()),  # of the training steps alone
+        ]
+    ),
+    "spectra": pa.schema([*_HEAD, ("matrix", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
+    "baselines": pa.schema([*_HEAD, ("baseline", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
 }
 
 

@@ -1,0 +1,389 @@
+"""Training: the schedule, the order of the data, and runs that are killed, stopped, damaged or diverge."""
+
+import logging
+import math
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rank_increase import training
+from rank_increase.batches import Batches, _crop_and_flip, _Split
+from rank_increase.checkpoints import Checkpoints, Stopped, StopRequest
+from rank_increase.data import Source, Split, open_dataset, pack
+from rank_increase.training import Job, Recipe, finished_metrics, publish_snapshots, train
+from rank_increase.vit import VisionTransformer, scale_initial_weights
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=3, warmup_epochs=1, batch_size=16, learning_rate=3e-3, augment=True, snapshots=3)
+MODEL = {"patch_size": 4, "dim": 8, "depth": 2, "heads": 2, "dim_head": 4, "mlp_dim": 8}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Folder of a dataset of 8 x 8 images in two classes, bright in one of two channels."""
+    rng = np.random.default_rng(0)
+    splits = {}
+    for name, count in (("train", 70), ("test", 21)):
+        labels = rng.integers(0, 2, count)
+        images = rng.integers(0, 128, (count, 8, 8, 2), dtype=np.uint8)
+        images[labels == 0, ..., 0] += 64
+        images[labels == 1, ..., 1] += 64
+        splits[name] = Split(name, count, [(images, labels)])
+    folder = tmp_path_factory.mktemp("data") / "channels"
+    pack(folder, Source(["one", "other"], (8, 8, 2), splits, {}), {})
+    return str(folder)
+
+
+@pytest.fixture
+def job(dataset, tmp_path):
+    return Job(
+        dataset=dataset,
+        scratch=str(tmp_path / "scratch"),
+        model=MODEL,
+        recipe=RECIPE,
+        alpha=0.5,
+        seed=3,
+        code="code",
+        checkpoint_minutes=60,
+        pass_size=0,
+        threads=1,
+        label="run",
+        device="cpu",
+    )
+
+
+def results(job):
+    """What a run left: metrics but for the speed, and the bytes of every snapshot."""
+    snapshots = {path.name: path.read_bytes() for path in sorted((job_path(job) / "snapshots").iterdir())}
+    return finished_metrics(job).drop(columns="images_per_second"), snapshots
+
+
+def job_path(job):
+    return training.Path(job.scratch)
+
+
+def assert_same_run(first, second):
+    pd.testing.assert_frame_equal(first[0], second[0], check_exact=True)
+    assert first[1] == second[1]
+
+
+# The recipe
+
+
+def test_learning_rate_rises_linearly_and_falls_as_a_cosine():
+    recipe = replace(RECIPE, epochs=500, warmup_epochs=15, learning_rate=1e-4)
+    rates = np.array([recipe.learning_rate_at(step, 97) for step in range(500 * 97)])
+    warmup = 15 * 97
+    np.testing.assert_allclose(rates[:warmup], 1e-4 * np.arange(1, warmup + 1) / warmup)
+    assert rates[warmup] == rates.max() == 1e-4
+    middle = warmup + (len(rates) - warmup) / 2
+    assert recipe.learning_rate_at(middle, 97) == pytest.approx(0.5e-4)
+    assert (np.diff(rates[warmup:]) < 0).all() and 0 < rates[-1] < 1e-11
+    assert replace(recipe, warmup_epochs=0).learning_rate_at(0, 97) == 1e-4
+
+
+@pytest.mark.parametrize(("epochs", "snapshots"), [(500, 25), (30, 12), (3, 20), (1, 2), (5, 2), (15, 16)])
+def test_snapshots_are_log_spaced_with_first_and_last(epochs, snapshots):
+    chosen = replace(RECIPE, epochs=epochs, snapshots=snapshots).snapshot_epochs()
+    assert chosen == sorted(set(chosen)) and chosen[0] == 0 and chosen[-1] == epochs
+    assert len(chosen) == min(snapshots, epochs + 1)
+    gaps = np.diff(chosen[1:])
+    assert (np.diff(gaps) >= -1).all()  # they widen, but for rounding
+
+
+# The data
+
+
+def test_epoch_is_a_permutation_that_follows_from_seed_and_epoch(dataset):
+    opened = open_dataset(dataset)
+
+    def seen(seed, epoch, **options):
+        batches = Batches(opened, CPU, batch_size=16, seed=seed, **options)
+        return [images.flatten(1) for images, _ in batches.train(epoch)]
+
+    first = seen(0, 1)
+    assert [len(batch) for batch in first] == [16] * 4
+    rows = {row.numpy().tobytes() for batch in first for row in batch}
+    assert len(rows) == 64 and rows <= {image.tobytes() for image in opened.train_images}
+    torch.testing.assert_close(first, seen(0, 1))
+    assert not torch.equal(first[0], seen(0, 2)[0]) and not torch.equal(first[0], seen(1, 1)[0])
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_steps_are_the_same_for_any_start_and_number_of_processes(dataset, augment):
+    opened, options = open_dataset(dataset), {"batch_size": 16, "seed": 5, "augment": augment}
+    whole = list(Batches(opened, CPU, **options).train(2))
+    torch.testing.assert_close(list(Batches(opened, CPU, **options).train(2, first_step=3)), whole[3:])
+    parts = [list(Batches(opened, CPU, rank=rank, processes=3, **options).train(2)) for rank in range(3)]
+    for step, (images, labels) in enumerate(whole):
+        for rank in range(3):
+            torch.testing.assert_close(parts[rank][step], (images[rank::3], labels[rank::3]))
+
+
+def test_test_split_is_seen_once(dataset):
+    opened = open_dataset(dataset)
+    labels = [Batches(opened, CPU, batch_size=16, seed=0, rank=rank, processes=2).test(4) for rank in range(2)]
+    counts = [[len(part) for _, part in passes] for passes in labels]
+    assert counts == [[4, 4, 3], [4, 4, 2]]
+
+
+def test_normalised_images_have_zero_mean_and_unit_variance(dataset):
+    opened = open_dataset(dataset)
+    batches = Batches(opened, CPU, batch_size=70, seed=0)
+    images = batches.normalised(next(batches.train(1))[0])
+    assert images.shape == (70, 2, 8, 8) and images.dtype == torch.float32
+    torch.testing.assert_close(images.mean(dim=(0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+    torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(2))
+
+
+def test_resident_images_are_read_like_mapped_ones(dataset):
+    opened, places = open_dataset(dataset), [np.array([3, 1, 60]), np.array([0])]
+    mapped = _Split(opened.train_images, opened.train_labels, CPU)
+    resident = _Split(opened.train_images, opened.train_labels, CPU)
+    resident._resident = [torch.tensor(opened.train_images), torch.tensor(opened.train_labels)]
+    for one, other in zip(mapped.read(places), resident.read(places), strict=True):
+        torch.testing.assert_close(list(one), list(other))
+
+
+def test_crop_and_flip_is_what_it_says():
+    rng = np.random.default_rng(0)
+    images = torch.tensor(rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8))
+    shifts, flips = rng.integers(0, 3, (9, 2)), rng.integers(0, 2, 9)
+    out = _crop_and_flip(images, shifts, flips, 1)
+    for image, result, (down, right), flip in zip(images, out, shifts, flips, strict=True):
+        framed = np.pad(image.numpy(), ((1, 1), (1, 1), (0, 0)))
+        expected = framed[down : down + 8, right : right + 8]
+        np.testing.assert_array_equal(result.numpy(), expected[:, ::-1] if flip else expected)
+
+
+def test_batch_larger_than_the_dataset_is_refused(dataset):
+    with pytest.raises(ValueError, match="`batch_size` is 71, more than the 70 training images"):
+        Batches(open_dataset(dataset), CPU, batch_size=71, seed=0)
+
+
+# Runs
+
+
+def test_run_learns_and_keeps_what_it_should(job):
+    job = replace(job, recipe=replace(RECIPE, epochs=10, learning_rate=1e-2, snapshots=4))
+    train(job)
+    metrics, snapshots = results(job)
+    assert metrics["epoch"].tolist() == list(range(1, 11)) and metrics["step"].tolist() == list(range(4, 41, 4))
+    assert metrics["train_loss"].iloc[-1] < 0.3 < metrics["train_loss"].iloc[0]
+    assert metrics["test_accuracy"].iloc[-1] > 0.9 and metrics["test_accuracy"].between(0, 1).all()
+    assert metrics["learning_rate"].iloc[0] == 1e-2
+    assert {f"epoch_{epoch}.safetensors" for epoch in (0, 1, 10)} <= set(snapshots) and len(snapshots) == 4
+
+
+def test_snapshot_of_epoch_0_is_the_scaled_initialization(job, tmp_path):
+    train(job)
+    publish_snapshots(job, tmp_path / "published")
+    torch.manual_seed(job.seed)
+    model = VisionTransformer(image_size=8, channels=2, classes=2, **MODEL)
+    scale_initial_weights(model, job.alpha)
+    initial, last = (load_file(tmp_path / "published" / f"epoch_{epoch}.safetensors") for epoch in (0, 3))
+    expected = {
+        f"layer_{n}.{name}": w for n, layer in enumerate(model.attention_weights()) for name, w in layer.items()
+    }
+    assert set(initial) == set(last) == set(expected)
+    for name, weight in expected.items():
+        assert weight.shape == (2, 8, 4)
+        torch.testing.assert_close(initial[name], weight, rtol=0, atol=0)
+        assert not torch.equal(last[name], weight)
+
+
+def test_first_step_is_adam_on_the_mean_loss_without_decay(job):
+    job = replace(job, recipe=replace(RECIPE, epochs=1, warmup_epochs=0, batch_size=70, augment=False))
+    run = training._Run(job, CPU, 0, 1, StopRequest())
+    before = {name: value.detach().clone() for name, value in run.model.named_parameters()}
+    images, labels = next(run.batches.train(1))
+    loss = torch.nn.functional.cross_entropy(run.model(run.batches.normalised(images)), labels)
+    gradients = torch.autograd.grad(loss, list(run.model.parameters()))
+    run._update(images, labels, 1e-3)
+    for (name, value), gradient in zip(run.model.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(value.grad, gradient)
+        step = 1e-3 * gradient / (gradient.abs() + 1e-8)  # Adam's first
+        torch.testing.assert_close(value.detach(), before[name] - step, atol=2e-6, rtol=1e-3, msg=name)
+
+
+def test_passes_add_up_to_the_batch(job):
+    whole = replace(job, scratch=f"{job.scratch}_whole")
+    train(whole)
+    train(replace(job, pass_size=5))
+    pd.testing.assert_frame_equal(results(job)[0], results(whole)[0], rtol=1e-4)
+
+
+def test_gradients_of_processes_average_to_that_of_the_batch(job):
+    gradients = []
+    for rank, processes in ((0, 1), (0, 3), (1, 3), (2, 3)):
+        run = training._Run(job, CPU, 0, 1, StopRequest())
+        run.processes = processes  # what DDP does between them is not part of this
+        images, labels = next(run.batches.train(1))
+        run._update(images[rank::processes], labels[rank::processes], 0.0)
+        gradients.append([parameter.grad for parameter in run.model.parameters()])
+    whole, *parts = gradients
+    torch.testing.assert_close([sum(part) / 3 for part in zip(*parts, strict=True)], whole)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(job, monkeypatch):
+    alone = replace(job, scratch=f"{job.scratch}_alone")
+    train(alone)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    train(replace(job, pass_size=3), processes=2)
+    pd.testing.assert_frame_equal(results(job)[0], results(alone)[0], rtol=1e-4)
+
+
+def test_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_measured(job, monkeypatch):
+    rate = Recipe.learning_rate_at
+    monkeypatch.setattr(Recipe, "learning_rate_at", lambda *args: rate(*args) if args[1] < 5 else float("inf"))
+    with pytest.raises(FloatingPointError, match=r"run: the loss is not finite by step 8.*learning_rate"):
+        train(job)
+    metrics, snapshots = results(job)
+    assert metrics["epoch"].tolist() == [1] and np.isfinite(metrics).all(axis=None)
+    assert "epoch_0.safetensors" in snapshots
+
+
+def test_state_that_is_not_finite_replaces_no_good_one(job, monkeypatch):
+    rate = Recipe.learning_rate_at
+    monkeypatch.setattr(Recipe, "learning_rate_at", lambda *args: rate(*args) if args[1] < 5 else float("inf"))
+    with pytest.raises(FloatingPointError):
+        train(replace(job, checkpoint_minutes=0))
+    for path in (job_path(job) / "checkpoints").iterdir():
+        state = torch.load(path, weights_only=True)
+        assert math.isfinite(state["totals"][0])
+        assert state["step"] <= 6
+
+
+# Interruptions. Processes come from a server that has torch imported already.
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch.nn.parallel", "pandas", "pyarrow.parquet", "safetensors.torch", "tqdm"])
+LONG = replace(RECIPE, epochs=40, snapshots=6)
+
+
+def start(job):
+    process = CONTEXT.Process(target=train, args=(job,))
+    process.start()
+    return process
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 60
+    while not condition() and process.is_alive() and time.monotonic() < end:
+        time.sleep(0.002)
+    assert condition()
+
+
+def newest_step(job):
+    steps = [int(path.name.split("_")[1]) for path in (job_path(job) / "checkpoints").glob("step_*_*.pt")]
+    return max(steps, default=0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset, tmp_path_factory):
+    """Results of the long run without a break."""
+    job = Job(dataset, str(tmp_path_factory.mktemp("run")), MODEL, LONG, 0.5, 3, "code", 60, 0, 1, "run", device="cpu")
+    train(job)
+    return results(job)
+
+
+def test_run_killed_at_random_moments_ends_the_same(job, undisturbed):
+    job, rng = replace(job, recipe=LONG, checkpoint_minutes=0.0002), np.random.default_rng()
+    for _ in range(3):
+        begun, target = newest_step(job), rng.integers(5, 40)
+        process = start(job)
+        wait_for(lambda least=begun + target: newest_step(job) >= least, process)
+        time.sleep(rng.uniform(0, 0.03))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "the run was over before it was killed"
+    assert len(list((job_path(job) / "checkpoints").glob("step_*_*.pt"))) in (2, 3)  # two, or killed before deleting
+    train(job)
+    assert_same_run(results(job), undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGURG, signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_the_state_and_fails_the_job(job, undisturbed, number):
+    job = replace(job, recipe=LONG)
+    process = start(job)
+    wait_for((job_path(job) / "metrics.csv").exists, process)
+    os.kill(process.pid, number)
+    process.join()
+    assert process.exitcode == 1
+    assert 0 < newest_step(job) < 160
+    train(job)
+    assert_same_run(results(job), undisturbed)
+
+
+def test_end_of_the_slurm_job_is_a_warning(job, monkeypatch, undisturbed):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
+    job = replace(job, recipe=LONG)
+    with pytest.raises(Stopped, match="run: the SLURM job is about to end; the state after step 1 of 160 is saved"):
+        train(job)
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    train(job)
+    assert_same_run(results(job), undisturbed)
+
+
+@pytest.fixture
+def interrupted(job, monkeypatch):
+    """A run that was stopped in its third epoch, two checkpoints on disk."""
+    job = replace(job, recipe=LONG, checkpoint_minutes=0)
+    monkeypatch.setattr(StopRequest, "reason", property(lambda _: "enough" if newest_step(job) >= 10 else None))
+    with pytest.raises(Stopped, match="enough"):
+        train(job)
+    monkeypatch.undo()
+    return replace(job, checkpoint_minutes=60)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-50] + b"x" * 50])
+def test_damaged_checkpoint_falls_back_to_the_one_before(interrupted, undisturbed, caplog, damage):
+    newest = max((job_path(interrupted) / "checkpoints").iterdir())
+    newest.write_bytes(damage(newest.read_bytes()))
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train(interrupted)
+    assert f"checkpoint {newest} is damaged: going back to the one before" in caplog.text
+    assert "goes on after step 10 of 160" in caplog.text
+    assert_same_run(results(interrupted), undisturbed)
+
+
+def test_without_a_whole_checkpoint_the_run_begins_anew(interrupted, undisturbed):
+    for path in (job_path(interrupted) / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    train(interrupted)
+    assert_same_run(results(interrupted), undisturbed)
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 4}, {"alpha": 0.6}, {"code": "other"}, {"recipe": replace(LONG, learning_rate=1e-3)}]
+)
+def test_other_settings_do_not_go_on_with_a_state(interrupted, caplog, change):
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        run = training._Run(replace(interrupted, **change), CPU, 0, 1, StopRequest())
+    assert run.step == 0 and "settings, data or code have changed" in caplog.text
+
+
+def test_checkpoint_that_cannot_be_saved_does_not_end_the_run(job, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    train(replace(job, checkpoint_minutes=0))
+    assert len(finished_metrics(job)) == 3
+    assert "could not be saved, training goes on: [Errno 28]" in caplog.text
+
+
+def test_checkpoints_hold_nothing_that_runs(tmp_path):
+    Checkpoints(tmp_path, "key").save(1, {"model": print})
+    with pytest.raises(pickle.UnpicklingError, match="print"):
+        Checkpoints(tmp_path, "key").load()

@@ -1,0 +1,130 @@
+"""The model, and the mistakes of earlier reproductions that it must not share (heads mixed, factors transposed)."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rank_increase.notation import WEIGHTS
+from rank_increase.vit import VisionTransformer, scale_initial_weights
+
+# No two sizes are equal, so that no transposition goes unnoticed.
+SIZES = {
+    "image_size": 8,
+    "channels": 3,
+    "patch_size": 4,
+    "dim": 12,
+    "depth": 2,
+    "heads": 3,
+    "dim_head": 5,
+    "mlp_dim": 7,
+}
+
+
+def make(scale=1.0, seed=0, **sizes):
+    torch.manual_seed(seed)
+    model = VisionTransformer(**{**SIZES, "classes": 4, **sizes})
+    scale_initial_weights(model, scale)
+    return model
+
+
+def test_head_products_give_the_attention_logits_of_the_forward_pass(monkeypatch):
+    model, seen, attend = make(), [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: seen.append((q, k)) or attend(q, k, v))
+    inputs = []
+    for block in model.blocks:
+        block.attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    model(torch.randn(2, 3, 8, 8))
+    for x, (q, k), weights in zip(inputs, seen, model.attention_weights(), strict=True):
+        W_K, W_Q = weights["W_K"], weights["W_Q"]
+        assert W_K.shape == W_Q.shape == (3, 12, 5)
+        for head in range(3):
+            product = W_K[head] @ W_Q[head].T
+            assert product.shape == (12, 12)
+            logits = x @ product.T @ x.transpose(1, 2)  # query first: (batch, tokens, tokens)
+            queries = q.shape[2]  # the last layer asks for the class token alone
+            torch.testing.assert_close(q[:, head] @ k[:, head].transpose(1, 2), logits[:, :queries])
+
+
+def test_value_output_product_gives_what_a_head_adds():
+    model, x = make(), torch.randn(2, 5, 12)
+    attention, weights = model.blocks[0].attention, model.attention_weights()[0]
+    total = 0
+    for head in range(3):
+        W_K, W_Q, W_V, W_O = (weights[name][head] for name in WEIGHTS)
+        P = torch.softmax(x @ W_Q @ W_K.T @ x.transpose(1, 2) / 5**0.5, dim=-1)
+        total = total + P @ x @ (W_V @ W_O.T)
+    torch.testing.assert_close(attention(x), total)
+    torch.testing.assert_close(attention(x, first_only=True), total[:, :1])
+
+
+def test_last_layer_without_other_tokens_has_the_same_logits_and_gradients():
+    model, images = make(), torch.randn(4, 3, 8, 8)
+    short = model(images)
+    gradients = torch.autograd.grad(short.square().sum(), list(model.parameters()))
+    last = model.blocks[-1]
+    forward, last.forward = last.forward, lambda x, first_only: forward(x)
+    full = model(images)
+    torch.testing.assert_close(short, full)
+    torch.testing.assert_close(gradients, torch.autograd.grad(full.square().sum(), list(model.parameters())))
+
+
+def test_patches_are_squares_of_the_image_in_reading_order():
+    model, seen = make(), []
+    model.patch_embedding.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    images = torch.randn(2, 3, 8, 8)
+    model(images)
+    squares = [images[:, :, row : row + 4, column : column + 4] for row in (0, 4) for column in (0, 4)]
+    expected = torch.stack([square.permute(0, 2, 3, 1).flatten(1) for square in squares], dim=1)
+    torch.testing.assert_close(seen[0], expected)
+
+
+def test_init_scale_multiplies_defaults_of_all_layers_but_the_token_embedding():
+    default, small = dict(make().named_parameters()), dict(make(scale=0.1).named_parameters())
+    for name, value in default.items():
+        fixed = name.startswith(("patch_embedding", "class_token", "position")) or "norm" in name
+        torch.testing.assert_close(small[name], value if fixed else 0.1 * value, msg=name)
+    assert {"blocks.1.attention.W_O.weight", "blocks.1.mlp.0.bias", "head.weight"} <= set(small)
+
+
+def test_default_scale_is_torchs_own():
+    model = make(dim=64, heads=2, dim_head=64)
+    for weight in (model.blocks[0].attention.W_K.weight, model.blocks[0].mlp[0].weight, model.head.weight):
+        bound = weight.shape[1] ** -0.5  # uniform within +- 1 / sqrt(inputs)
+        assert float(weight.detach().abs().max()) <= bound
+        assert float(weight.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_attention_weights_are_copies(heads):
+    model = make(heads=heads)
+    before = model.attention_weights()
+    kept = [{name: weight.clone() for name, weight in layer.items()} for layer in before]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    torch.testing.assert_close(before, kept, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.5, 3])
+def test_init_std_is_proportional_to_scale(scale):
+    of_default, scaled = (make(s).attention_weights()[1] for s in (1, scale))
+    for name, weight in of_default.items():
+        assert float(scaled[name].std()) == pytest.approx(scale * float(weight.std()), rel=1e-5)
+
+
+def test_attention_matrices_are_parameters_of_their_own_without_bias():
+    names = [name for name, _ in make().named_parameters() if "attention." in name]
+    assert names == [f"blocks.{b}.attention.{w}.weight" for b in range(2) for w in WEIGHTS]
+
+
+def test_papers_cifar_model_has_its_sizes():
+    paper = {"image_size": 32, "patch_size": 4, "dim": 512, "depth": 6, "heads": 8, "dim_head": 128, "mlp_dim": 512}
+    model = make(**paper)
+    assert model.position.shape == (65, 512)
+    assert [tuple(w.shape) for w in model.attention_weights()[5].values()] == [(8, 512, 128)] * 4
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(15.8e6, rel=0.01)
+
+
+def test_patches_that_do_not_fill_the_image_are_refused():
+    with pytest.raises(ValueError, match="patches of 3 pixels do not fill images of 8"):
+        make(patch_size=3)

@@ -1,0 +1,30 @@
+"""
+Image datasets, packed.
+
+Inputs: the configuration under `datasets`. Outputs: results/{study}/datasets/, or the folder `data_dir`.
+"""
+
+
+rule prepare_dataset:
+    """Pixels and labels of a dataset, and a manifest of where they come from."""
+    output:
+        manifest=f"{DATASETS}/{{dataset}}/manifest.json",
+        arrays=[f"{DATASETS}/{{dataset}}/{name}.npy" for name in PACKED_ARRAYS],
+    log:
+        "<logs>/prepare_dataset/{dataset}.log",
+    benchmark:
+        "<benchmarks>/prepare_dataset/{dataset}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 16
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        source=dataset_source,
+        downloads=f"{DATASETS}/.downloads",
+        code=library_digest("prepare_dataset"),
+    message:
+        "Dataset {wildcards.dataset}"
+    script:
+        "../scripts/prepare_dataset.py"

@@ -1,0 +1,117 @@
+"""Batches of a packed dataset on the device that trains, in an order that follows from seed and epoch alone."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from rank_increase.data import map_in_order
+
+DEVICE_SHARE = 0.4  # of a GPU's free memory that a split may take; a larger one is read batch by batch
+READERS = 4  # threads that read such a split ahead
+
+
+class Batches:
+    """Batches of a dataset.
+
+    Nothing is drawn from a random stream that goes on from step to step: the order of an epoch, its crops and its flips
+    are functions of (seed, epoch), whatever the device and the number of processes. So the number of a step is all that
+    a resumed run has to know.
+
+    Parameters
+    ----------
+    dataset : data.Dataset
+    device : torch.device
+    batch_size : int
+        Images in a step, over all processes. What is left over at the end of an epoch sits it out.
+    seed : int
+    augment : bool
+        Random crops of the image with a margin of an eighth of its side, and random flips.
+    rank, processes : int
+        Each process sees every `processes`-th image of a batch.
+
+    Raises
+    ------
+    ValueError
+        If a batch is larger than the dataset.
+    """
+
+    def __init__(self, dataset, device, *, batch_size, seed, augment=False, rank=0, processes=1):
+        self._count = len(dataset.train_labels)
+        self.steps = self._count // batch_size  # in an epoch
+        if not self.steps:
+            raise ValueError(f"`batch_size` is {batch_size}, more than the {self._count} training images.")
+        self.batch_size, self._seed, self._augment = batch_size, seed, augment
+        self._rank, self._processes = rank, processes
+        self._mean = torch.tensor(dataset.manifest["mean"], dtype=torch.float32, device=device)
+        self._std = torch.tensor(dataset.manifest["std"], dtype=torch.float32, device=device)
+        self._train = _Split(dataset.train_images, dataset.train_labels, device)
+        self._test = _Split(dataset.test_images, dataset.test_labels, device)
+        self.test_count = len(dataset.test_labels)
+
+    def train(self, epoch, first_step=0):
+        """Images (n, height, width, channels), uint8, and labels (n,), this process's part of a step, step by step."""
+        rng = np.random.default_rng([self._seed, epoch])
+        order = rng.permutation(self._count)
+        margin = self._train.images.shape[1] // 8
+        shifts = rng.integers(0, 2 * margin + 1, size=(self._count, 2))
+        flips = rng.integers(0, 2, size=self._count)
+        places = [
+            np.arange(step * self.batch_size + self._rank, (step + 1) * self.batch_size, self._processes)
+            for step in range(first_step, self.steps)
+        ]
+        for chosen, (images, labels) in zip(places, self._train.read([order[p] for p in places]), strict=True):
+            yield _crop_and_flip(images, shifts[chosen], flips[chosen], margin) if self._augment else images, labels
+
+    def test(self, size):
+        """Images and labels as above, at most `size` at a time, of this process's part of the test split."""
+        places = np.arange(self._rank, self.test_count, self._processes)
+        return self._test.read([places[start : start + size] for start in range(0, len(places), size)])
+
+    def normalised(self, images):
+        """Images (n, channels, height, width), float32, of zero mean and unit variance over the train split."""
+        return ((images.float() - self._mean) / self._std).permute(0, 3, 1, 2)
+
+
+class _Split:
+    """Images and labels of a split: on a GPU if they fit there, else read as they are needed."""
+
+    def __init__(self, images, labels, device):
+        self.images, self._labels, self._device = images, labels, device
+        self._resident = None
+        if device.type != "cpu" and images.nbytes < DEVICE_SHARE * _free_memory(device):
+            self._resident = [torch.tensor(array, device=device) for array in (images, labels)]
+
+    def read(self, batches):
+        """Images and labels on the device for each array of places in `batches`."""
+        if self._resident:
+            for places in batches:
+                places = torch.from_numpy(places).to(self._device, non_blocking=True)
+                yield [part[places] for part in self._resident]
+        elif self._device.type == "cpu":
+            yield from map(self._gather, batches)
+        else:  # some batches ahead, while the device computes
+            for images, labels in map_in_order(self._gather, batches, READERS):
+                yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+
+    def _gather(self, places):
+        """A copy of these images and labels alone: the memory map is never read as a whole."""
+        pinned = self._device.type == "cuda"
+        images = torch.empty((len(places), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+        np.take(self.images, places, axis=0, out=images.numpy(), mode="clip")  # other modes copy once more
+        labels = torch.from_numpy(self._labels[places])
+        return images, labels.pin_memory() if pinned else labels
+
+
+def _free_memory(device):
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else torch.mps.recommended_max_memory()
+
+
+def _crop_and_flip(images, shifts, flips, margin):
+    """Images (n, height, width, channels) cropped from a black frame of `margin`, where flips is 1 mirrored."""
+    count, side = images.shape[:2]
+    shifts, flips = (torch.from_numpy(part).to(images.device) for part in (shifts, flips))
+    framed = F.pad(images, (0, 0, margin, margin, margin, margin))
+    along = torch.arange(side, device=images.device)
+    columns = torch.where(flips[:, None] == 1, side - 1 - along, along) + shifts[:, 1:]  # (n, side)
+    rows = along + shifts[:, :1]
+    return framed[torch.arange(count, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,106 @@
+"""State of a run on disk, so that it goes on where it was killed, and the signals that announce that."""
+
+import logging
+import os
+import shutil
+import signal
+import time
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from rank_increase.data import file_sha256
+
+KEPT = 2  # checkpoints
+MARGIN = 120.0  # seconds before the end of a SLURM job at which it stops by itself
+SIGNALS = (signal.SIGURG, signal.SIGTERM, signal.SIGINT)  # URG: the only one that Snakemake's SLURM jobs live through
+logger = logging.getLogger("rank_increase")
+
+
+class Stopped(SystemExit):
+    """A run that has saved its state and ends before its time; Snakemake sees a failed job, and may try again."""
+
+
+class Checkpoints:
+    """The last states of a run, in a folder of their own.
+
+    A file's name ends with the beginning of its SHA-256, so that a damaged one is known.
+
+    Parameters
+    ----------
+    folder : str
+    key : str
+        What the run depends on: the states of another key are of no use, and deleted.
+    """
+
+    def __init__(self, folder, key):
+        self.folder, self._key = Path(folder), sha256(key.encode()).hexdigest()
+
+    def save(self, step, state):
+        """Write `state`, a dict of tensors and plain values, and delete all but the newest `KEPT`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{os.getpid()}.partial"
+        try:
+            torch.save({"key": self._key, **state}, temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, self.folder / f"step_{step:010d}_{file_sha256(temporary)[:16]}.pt")
+        finally:
+            temporary.unlink(missing_ok=True)
+        for old in self._newest_first()[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def load(self):
+        """The newest state that is whole, tensors on the CPU, or None; nothing but tensors and values is unpickled."""
+        for left in self.folder.glob(".*.partial"):
+            left.unlink(missing_ok=True)
+        for path in self._newest_first():
+            if file_sha256(path)[:16] != path.stem.rsplit("_", 1)[1]:
+                logger.warning("checkpoint %s is damaged: going back to the one before", path)
+                path.unlink()
+                continue
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if state["key"] == self._key:
+                return state
+            logger.info("settings, data or code have changed since %s: starting from the beginning", path)
+            break
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return None
+
+    def _newest_first(self):
+        return sorted(self.folder.glob("step_*_*.pt"), reverse=True)
+
+
+class StopRequest:
+    """Whether somebody wants this process to end: a signal, or the end of the SLURM job it is in.
+
+    To be used as a context, in the main thread: a signal is noted within it, and a second SIGINT interrupts at once.
+    """
+
+    def __init__(self):
+        self._signal = None
+        end = os.environ.get("SLURM_JOB_END_TIME", "")
+        self._deadline = int(end) - MARGIN if end.isdigit() else float("inf")
+
+    def __enter__(self):
+        """Begin to note signals."""
+        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_):
+        """Give signals back to who had them."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _frame):
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
+        self._signal = signal.Signals(number).name
+
+    @property
+    def reason(self):
+        """Why to stop, for a sentence, or None."""
+        if self._signal:
+            return f"received {self._signal}"
+        return "the SLURM job is about to end" if time.time() > self._deadline else None

@@ -1,0 +1,233 @@
+"""Packed image datasets: per split one array of uint8 pixels that can be memory-mapped, and its labels.
+
+A dataset is a folder with train_images.npy and test_images.npy of shape (count, height, width, channels),
+train_labels.npy and test_labels.npy, int64, and manifest.json, which comes last: a folder without it is no dataset.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "test")
+FILES = (*(f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels")), "manifest.json")
+
+
+class DatasetError(ValueError):
+    """Something wrong with data that a person has to put right; its text is one sentence that names the file."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Half of a source: how many images there are, and chunks (images, labels) of them, in order.
+
+    origin names the file or folder, for messages.
+    """
+
+    origin: str
+    count: int
+    chunks: Iterable
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset is packed from.
+
+    classes are their names, shape is (height, width, channels), splits has a `Split` for "train" and for "test", sha256
+    the digests of what was read, complete once all chunks have been.
+    """
+
+    classes: list
+    shape: tuple
+    splits: dict
+    sha256: dict
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A packed dataset: its arrays, memory-mapped read-only, its manifest and the SHA-256 of that."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    manifest: dict
+    digest: str
+
+
+def pack(folder, source, description, on_images=None):
+    """Write a dataset: all of it or none.
+
+    Parameters
+    ----------
+    folder : str
+        Where it goes. A dataset that is there already is replaced.
+    source : Source
+    description : dict
+        What the configuration says of the source; kept in the manifest.
+    on_images : callable, optional
+        Called with the number of images packed so far.
+
+    Raises
+    ------
+    DatasetError
+        If a label is none of the classes, a split has no images or all its images are of one colour, the disk is too
+        small or the folder cannot be written to; and what the source raises.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.partial")
+    try:
+        _check_disk(folder, source)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+        temporary.mkdir(parents=True)
+        manifest = _write(temporary, source, on_images)
+        manifest = {"source": {**description, "sha256": source.sha256}, **manifest}
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        folder.mkdir(exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        for name in FILES:
+            os.replace(temporary / name, folder / name)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DatasetError(
+                f"the disk of {folder} is full: make room, or set `data_dir` to another place."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise DatasetError(f"no permission to write to {folder}: set `data_dir` to another place.") from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _check_disk(folder, source):
+    needed = sum(split.count for split in source.splits.values()) * (int(np.prod(source.shape)) + 8)
+    free = shutil.disk_usage(next(path for path in folder.absolute().parents if path.exists())).free
+    if free < needed:
+        raise DatasetError(
+            f"too little disk: {folder} would take {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free: make room,"
+            " or set `data_dir` to another place."
+        )
+
+
+def _write(folder, source, on_images):
+    """The manifest of what it writes, but for the source."""
+    histogram = np.zeros((source.shape[2], 256), dtype=np.int64)  # of the train split, by channel
+    digests, counts, packed = {}, {}, 0
+    for name, split in source.splits.items():
+        labels = []
+        # Not through a memory map: on a full disk, that kills the process without a word.
+        with open(folder / f"{name}_images.npy", "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (split.count, *source.shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for images, of_images in split.chunks:
+                _check_labels(of_images, len(source.classes), split.origin, sum(map(len, labels)))
+                file.write(np.ascontiguousarray(images, dtype=np.uint8))
+                labels.append(of_images)
+                if name == "train":
+                    for channel, counted in enumerate(histogram):
+                        counted += np.bincount(images[..., channel].ravel(), minlength=256)
+                packed += len(images)
+                if on_images:
+                    on_images(packed)
+        counts[name] = sum(map(len, labels))
+        if counts[name] != split.count or not split.count:
+            raise DatasetError(f"{split.origin} has {counts[name]} images where {max(split.count, 1)} were expected.")
+        np.save(folder / f"{name}_labels.npy", np.concatenate(labels).astype(np.int64))
+    shares, pixel = histogram / histogram.sum(axis=1, keepdims=True), np.arange(256)
+    mean = shares @ pixel  # (channels,)
+    std = np.sqrt((shares * (pixel - mean[:, None]) ** 2).sum(axis=1))
+    if (histogram.max(axis=1) == histogram.sum(axis=1)).any():
+        raise DatasetError(f"{source.splits['train'].origin}: a channel is the same in all pixels of all images.")
+    for path in sorted(folder.iterdir()):
+        digests[path.name] = file_sha256(path)
+    return {
+        "classes": source.classes,
+        "shape": list(source.shape),
+        "counts": counts,
+        "mean": mean.tolist(),  # of the train split by channel, in units of a pixel's 0 to 255
+        "std": std.tolist(),
+        "sha256": digests,
+    }
+
+
+def _check_labels(labels, classes, origin, before):
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise DatasetError(
+            f"{origin}: image {before + wrong[0]} has label {labels[wrong[0]]}, but the {classes} classes have labels"
+            f" 0 to {classes - 1}."
+        )
+
+
+def open_dataset(folder):
+    """The `Dataset` that `pack` wrote to `folder`; no pixel is read yet, and nothing unpickled.
+
+    Raises
+    ------
+    DatasetError
+        If a file is missing, cut short, or not what the manifest says.
+    """
+    folder = Path(folder)
+    try:
+        text = (folder / "manifest.json").read_bytes()
+        manifest = json.loads(text)
+        shape, counts, classes = manifest["shape"], manifest["counts"], len(manifest["classes"])
+    except FileNotFoundError as error:
+        raise DatasetError(f"{error.filename} does not exist: {folder} is no packed dataset.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{folder}/manifest.json is damaged: delete the folder, and it is made anew.") from error
+    arrays = {}
+    for split in SPLITS:
+        for kind, dtype, of_one in (("images", np.uint8, shape), ("labels", np.int64, [])):
+            name = f"{split}_{kind}"
+            path = folder / f"{name}.npy"
+            try:
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise DatasetError(
+                    f"{path} is missing or damaged: delete {folder}, and it is made anew ({error})."
+                ) from error
+            if array.dtype != dtype or list(array.shape) != [counts[split], *of_one]:
+                raise DatasetError(
+                    f"{path} holds {array.dtype} of shape {array.shape}, not {np.dtype(dtype)} of shape"
+                    f" {(counts[split], *of_one)} as manifest.json says: delete {folder}, and it is made anew."
+                )
+            arrays[name] = array
+        _check_labels(arrays[f"{split}_labels"], classes, folder / f"{split}_labels.npy", 0)
+    return Dataset(**arrays, manifest=manifest, digest=sha256(text).hexdigest())
+
+
+def map_in_order(function, items, threads):
+    """What `function` returns for each item, in order, computed by threads that are never far ahead.
+
+    Memory stays bounded where ThreadPoolExecutor.map would take all items at once.
+    """
+    items, pending = iter(items), deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while True:
+                for item in islice(items, 2 * threads - len(pending)):
+                    pending.append(pool.submit(function, item))
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def file_sha256(path):
+    """SHA-256 of a file, hexadecimal."""
+    digest = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,345 @@
+"""Singular values of the heads' products W_K W_Q^T and W_V W_O^T and of what training adds to them, and rank measures.
+
+A product A B^T of dim x dim_head factors is never formed. With A = Q_A R_A and B = Q_B R_B it has the singular values
+of R_A R_B^T, which is dim_head x dim_head. What training adds to it,
+
+    A B^T - A_0 B_0^T = A_0 (B - B_0)^T + (A - A_0) B^T,
+
+has rank 2 dim_head at most; the right-hand side does not cancel where the change is small. Its factors lie in the span
+of A_0 and A - A_0, and in that of B_0 and B - B_0, and singular values do not depend on the orthonormal bases in which
+they are written. A basis of A_0 is the same at every epoch; only its complement for A - A_0 has to be found anew.
+
+Gram matrices instead of QR are up to 1.6 times as fast, but lose singular values below 1e-8 of |A| |B|, which can be
+much more than the largest of them, and have no Cholesky factor where columns depend on each other, as at epoch 0. This
+way the error is about 1e-15 of the largest (tests/benchmarks/bench_spectra.py measures both).
+Everything is numpy's LAPACK on stacks of heads: the same in torch took as long or longer, on one core.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+
+from rank_increase.notation import PRODUCTS
+
+NUMERICAL_RANK_RTOL = 0.01  # a choice: the tables hold all singular values, so any other can be had from them
+BASELINES = ("factors", "noise")
+
+
+def singular_values(A, B):
+    """Singular values of A B^T, descending, from its factors.
+
+    Parameters
+    ----------
+    A, B : numpy.ndarray
+        Shape (..., dim, dim_head), with dim_head of any size.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (..., min(dim, dim_head)), float64.
+    """
+    A, B = np.asarray(A, dtype=float), np.asarray(B, dtype=float)
+    if A.shape[-2] > A.shape[-1]:
+        A, B = np.linalg.qr(A, mode="r"), np.linalg.qr(B, mode="r")
+    return _svdvals(A @ B.swapaxes(-1, -2))
+
+
+def _svdvals(matrices):
+    return np.linalg.svd(matrices, compute_uv=False)
+
+
+class Factor:
+    """A factor of a product at initialization, and a basis in which it and later ones are short.
+
+    Parameters
+    ----------
+    initial : numpy.ndarray
+        Shape (heads, dim, dim_head).
+    """
+
+    def __init__(self, initial):
+        self.initial = np.asarray(initial, dtype=float)
+        dim, dim_head = self.initial.shape[-2:]
+        # Where a basis of both would be no shorter than the standard one, that is taken: coordinates are the entries.
+        self._basis, self._R = np.linalg.qr(self.initial) if 2 * dim_head < dim else (None, None)
+
+    def coordinates(self, change):
+        """Coordinates of the initial factor and of a change of it, in an orthonormal basis that holds both.
+
+        Parameters
+        ----------
+        change : numpy.ndarray
+            Shape (heads, dim, dim_head).
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Both of shape (heads, min(dim, 2 dim_head), dim_head).
+        """
+        if self._basis is None:
+            return self.initial, change
+        within = self._basis.swapaxes(-1, -2) @ change
+        # One pass of Gram-Schmidt is enough: what it leaves in the span is eps |change|, and counts as that much.
+        beyond = np.linalg.qr(change - self._basis @ within, mode="r")
+        return np.concatenate([self._R, np.zeros_like(beyond)], -2), np.concatenate([within, beyond], -2)
+
+
+class ProductSpectra:
+    """Singular values of a product of all heads of a layer: initial, trained, and of the difference.
+
+    Parameters
+    ----------
+    A, B : numpy.ndarray
+        Initial factors, each of shape (heads, dim, dim_head).
+    """
+
+    def __init__(self, A, B):
+        self.A, self.B = Factor(A), Factor(B)
+        dim, dim_head = self.A.initial.shape[-2:]
+        self.rank = min(dim, 2 * dim_head)  # the most that the difference can have
+
+    def initial(self):
+        """Singular values of A_0 B_0^T; shape (heads, min(dim, dim_head)), descending."""
+        return singular_values(self.A.initial, self.B.initial)
+
+    def after(self, A, B):
+        """Singular values of A B^T and of A B^T - A_0 B_0^T.
+
+        Parameters
+        ----------
+        A, B : numpy.ndarray
+            Trained factors, each of shape (heads, dim, dim_head).
+
+        Returns
+        -------
+        trained : numpy.ndarray
+            Shape (heads, min(dim, dim_head)), descending.
+        delta : numpy.ndarray
+            Shape (heads, min(dim, 2 dim_head)), descending.
+        """
+        a_0, a = self.A.coordinates(A - self.A.initial)
+        b_0, b = self.B.coordinates(B - self.B.initial)
+        return singular_values(a_0 + a, b_0 + b), self._delta(a_0, a, b_0, b)
+
+    def _delta(self, a_0, a, b_0, b):
+        """Singular values of (a_0 + a) (b_0 + b)^T - a_0 b_0^T, in coordinates."""
+        return _svdvals(a_0 @ b.swapaxes(-1, -2) + a @ (b_0 + b).swapaxes(-1, -2))
+
+    def baselines(self, A_norms, B_norms, delta_norms, rng):
+        """Singular values of random perturbations as large as those of training, one of each kind for every head.
+
+        "factors" is a product of two Gaussian matrices of shape dim x min(dim, 2 dim_head), with the Frobenius norm
+        of the delta: the delta's shape, norm and greatest rank, and nothing else of it. "noise" is what the product of
+        the initial factors gains when Gaussian noise is added to them, to each as much as training has changed it.
+        Directions are drawn once for a head, so only norms differ between epochs.
+
+        Parameters
+        ----------
+        A_norms, B_norms, delta_norms : numpy.ndarray
+            Frobenius norms of A - A_0, B - B_0 and of the delta, each of shape (epochs, heads).
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            For each kind, shape (epochs, heads, min(dim, 2 dim_head)), descending.
+        """
+        heads, dim, _ = self.A.initial.shape
+        unit = singular_values(*rng.standard_normal((2, heads, dim, self.rank)))
+        unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
+        noise = rng.standard_normal((2, *self.A.initial.shape))
+        noise /= np.linalg.norm(noise, axis=(-2, -1), keepdims=True)
+        (a_0, a), (b_0, b) = (
+            factor.coordinates(change) for factor, change in zip((self.A, self.B), noise, strict=True)
+        )
+        A_norms, B_norms = A_norms[..., None, None], B_norms[..., None, None]
+        return {
+            "factors": delta_norms[..., None] * unit,
+            "noise": np.stack(
+                [self._delta(a_0, p * a, b_0, q * b) for p, q in zip(A_norms, B_norms, strict=True)],
+            ),
+        }
+
+
+def rank_measures(singular_values, rtol=NUMERICAL_RANK_RTOL):
+    """Measures of size and rank of matrices with these singular values.
+
+    Parameters
+    ----------
+    singular_values : numpy.ndarray
+        Shape (..., r), not negative, descending.
+    rtol : float
+        Relative tolerance of the numerical rank.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Each of shape (...):
+
+        - `stable_rank`: sum s^2 / max s^2 = ||.||_F^2 / ||.||_2^2, in [1, r] (paper, Appendix B).
+        - `effective_rank`: exp of the entropy of s / sum s, in [1, r] (Roy and Vetterli 2007). Of s, not of s^2 as the
+          "entropy" of WeightWatcher, and not divided by r.
+        - `participation_ratio`: (sum s^2)^2 / sum s^4, in [1, r]: of the eigenvalues s^2 of the Gram matrix, not of the
+          entries of eigenvectors as WeightWatcher's.
+        - `numerical_rank`: how many s are above rtol * max s, an integer. numpy's and torch's default,
+          max(m, n) * eps, would count every direction that training has touched at all.
+        - `frobenius_norm`, `spectral_norm`, `nuclear_norm`: sqrt(sum s^2), max s, sum s.
+
+        Of the zero matrix, which a delta is at epoch 0, norms and numerical rank are 0. The first three are 0/0: nan,
+        which is null in Parquet.
+
+    Raises
+    ------
+    ValueError
+        If a value is negative or not finite, or the order is not descending.
+    """
+    s = np.asarray(singular_values, dtype=float)
+    if not (np.isfinite(s).all() and (s >= 0).all() and (np.diff(s) <= 0).all()):
+        raise ValueError("singular values must be finite, not negative, and descending")
+    largest = s[..., 0]
+    with np.errstate(invalid="ignore"):
+        scaled = s / largest[..., None]  # their fourth powers are numbers even where those of s underflow
+        share = scaled / scaled.sum(-1, keepdims=True)
+    squares = scaled**2
+    entropy = -np.sum(share * np.log(share, where=share > 0, out=np.zeros_like(share)), axis=-1)
+    return {
+        "stable_rank": squares.sum(-1),
+        "effective_rank": np.exp(entropy),
+        "participation_ratio": squares.sum(-1) ** 2 / (squares**2).sum(-1),
+        "numerical_rank": (s > rtol * largest[..., None]).sum(-1),
+        "frobenius_norm": np.linalg.norm(s, axis=-1),
+        "spectral_norm": largest,
+        "nuclear_norm": s.sum(-1),
+    }
+
+
+class Snapshots:
+    """The attention weights of a run at several epochs, of which one layer at one epoch is read at a time.
+
+    Parameters
+    ----------
+    folder : str
+        With files epoch_0.safetensors, epoch_1.safetensors, ..., which hold layer_0.W_K, ... of shape (heads, dim,
+        dim_head), in the paper's orientation.
+
+    Attributes
+    ----------
+    epochs : list of int
+        Ascending, from 0.
+    layers : int
+
+    Raises
+    ------
+    ValueError
+        If the weights at initialization are not there, or have no layer.
+    """
+
+    def __init__(self, folder):
+        files = {int(path.stem.removeprefix("epoch_")): path for path in Path(folder).glob("epoch_*.safetensors")}
+        self.epochs, self._files = sorted(files), files
+        if 0 not in files:
+            raise ValueError(f"{folder} has no epoch_0.safetensors, the weights at initialization")
+        self.layers = sum(name.endswith(".W_K") for name in self._open(0).keys())  # noqa: SIM118 - not a dict
+        if not self.layers:
+            raise ValueError(f"{files[0]} has no weights layer_0.W_K")
+
+    def _open(self, epoch):
+        try:
+            return safe_open(self._files[epoch], framework="numpy")
+        except SafetensorError as error:
+            raise ValueError(f"{self._files[epoch]} is damaged: {error}") from error
+
+    def factors(self, epoch, layer):
+        """Factors of both products of all heads of a layer; a dict product -> (A, B), each (heads, dim, dim_head).
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or lacks the layer, or a weight is not finite.
+        """
+        file = self._open(epoch)
+        return {product: tuple(self._weight(file, epoch, layer, letter) for letter in product) for product in PRODUCTS}
+
+    def _weight(self, file, epoch, layer, letter):
+        name = f"layer_{layer}.W_{letter}"
+        try:
+            weight = file.get_tensor(name).astype(float)
+        except SafetensorError as error:
+            raise ValueError(f"{self._files[epoch]}: {name}: {error}") from error
+        if not np.isfinite(weight).all():
+            raise ValueError(f"{self._files[epoch]}: {name} is not finite; the run has diverged")
+        return weight
+
+
+def spectra_frame(snapshots, steps, advance=lambda done: None):
+    """Rows of schema "spectra" of a run.
+
+    Parameters
+    ----------
+    snapshots : Snapshots
+    steps : dict of int to int
+        Epoch -> optimizer steps taken by its end.
+    advance : callable
+        Called with the number of layers done.
+    """
+    frames = []
+    for layer in range(snapshots.layers):
+        spectra = {product: ProductSpectra(*factors) for product, factors in snapshots.factors(0, layer).items()}
+        for epoch in snapshots.epochs:
+            for product, factors in snapshots.factors(epoch, layer).items():
+                trained, delta = spectra[product].after(*factors)
+                matrices = {"trained": trained, "delta": delta}
+                if epoch == 0:
+                    matrices = {"initial": spectra[product].initial(), **matrices}
+                for matrix, values in matrices.items():
+                    row = {"epoch": epoch, "step": steps[epoch], "layer": layer, "product": product, "matrix": matrix}
+                    frames.append(_head_rows(row, values))
+        advance(layer + 1)
+    return pd.concat(frames, ignore_index=True)
+
+
+def baselines_frame(snapshots, deltas, seed, advance=lambda done: None):
+    """Rows of schema "baselines" of a run.
+
+    Parameters
+    ----------
+    snapshots : Snapshots
+    deltas : pandas.DataFrame
+        Columns `epoch`, `step`, `layer`, `head`, `product`, `frobenius_norm` of the deltas.
+    seed : int
+    advance : callable
+        Called with the number of layers done.
+    """
+    frames, steps = [], dict(zip(deltas["epoch"], deltas["step"], strict=True))
+    for layer in range(snapshots.layers):
+        initial = snapshots.factors(0, layer)
+        norms = {product: [] for product in PRODUCTS}  # of the changes of A and of B, (heads,) each, for every epoch
+        for epoch in snapshots.epochs:
+            for product, factors in snapshots.factors(epoch, layer).items():
+                changes = np.stack(factors) - np.stack(initial[product])
+                norms[product].append(np.linalg.norm(changes, axis=(-2, -1)))
+        for number, product in enumerate(PRODUCTS):
+            A_norms, B_norms = np.stack(norms[product], axis=1)
+            of_product = deltas[(deltas["layer"] == layer) & (deltas["product"] == product)]
+            delta_norms = of_product.pivot(index="epoch", columns="head", values="frobenius_norm")
+            spectra = ProductSpectra(*initial[product]).baselines(
+                A_norms,
+                B_norms,
+                delta_norms.loc[snapshots.epochs].to_numpy(),
+                np.random.default_rng([seed, layer, number]),
+            )
+            for baseline in BASELINES:
+                for epoch, values in zip(snapshots.epochs, spectra[baseline], strict=True):
+                    row = {"epoch": epoch, "step": steps[epoch], "layer": layer, "product": product}
+                    frames.append(_head_rows({**row, "baseline": baseline}, values))
+        advance(layer + 1)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _head_rows(row, values):
+    """A row for each head, from singular values of shape (heads, r) and the columns that all of them share."""
+    return pd.DataFrame(
+        {**row, "head": range(len(values)), "singular_values": list(values), **rank_measures(values)},
+    )
