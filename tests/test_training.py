@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rank_increase import training
+from rank_increase import jobs, training
 from rank_increase.batches import Batches, _crop_and_flip, _Split
 from rank_increase.checkpoints import Checkpoints, Stopped, StopRequest
 from rank_increase.data import Source, Split, open_dataset, pack
@@ -171,6 +171,14 @@ def test_batch_larger_than_the_dataset_is_refused(dataset):
 
 
 # Runs
+
+
+def test_progress_in_the_log_counts_from_where_a_run_goes_on(caplog, monkeypatch):
+    clock = iter([0.0, 10.0, 20.0])  # 30 of 60 remaining steps in 10 s
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO, "rank_increase"), jobs.progress("run", 100, 40, interval=5) as advance:
+        advance(70, lambda: "loss 0.5")
+    assert "run: 70 % done, about 10 s left, loss 0.5" in caplog.text
 
 
 def test_run_learns_and_keeps_what_it_should(job):
