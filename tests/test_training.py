@@ -243,11 +243,16 @@ def test_gradients_of_processes_average_to_that_of_the_batch(job):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(job, monkeypatch):
+def test_two_processes_train_as_one_and_go_on_together(job, monkeypatch):
     alone = replace(job, scratch=f"{job.scratch}_alone")
     train(alone)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    train(replace(job, pass_size=3), processes=2)
+    job = replace(job, pass_size=3)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time())))
+    with pytest.raises(RuntimeError, match="run: the SLURM job is about to end; the state after step 4 of 12 is saved"):
+        train(job, processes=2)
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    train(job, processes=2)
     pd.testing.assert_frame_equal(results(job)[0], results(alone)[0], rtol=1e-4)
 
 
