@@ -19,7 +19,7 @@ from rank_increase import jobs, training
 from rank_increase.batches import Batches, _crop_and_flip, _Split
 from rank_increase.checkpoints import Checkpoints, Stopped, StopRequest
 from rank_increase.data import Source, Split, open_dataset, pack
-from rank_increase.training import Job, Recipe, finished_metrics, publish_snapshots, train
+from rank_increase.training import Job, Recipe, clear_scratch, finished_metrics, publish_snapshots, train
 from rank_increase.vit import VisionTransformer, scale_initial_weights
 
 CPU = torch.device("cpu")
@@ -195,6 +195,8 @@ def test_run_learns_and_keeps_what_it_should(job):
 def test_snapshot_of_epoch_0_is_the_scaled_initialization(job, tmp_path):
     train(job)
     publish_snapshots(job, tmp_path / "published")
+    clear_scratch(job)
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
     torch.manual_seed(job.seed)
     model = VisionTransformer(image_size=8, channels=2, classes=2, **MODEL)
     scale_initial_weights(model, job.alpha)
