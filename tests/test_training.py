@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rank_increase import training
+from rank_increase import jobs, training
 from rank_increase.batches import Batches, _crop_and_flip, _Split
 from rank_increase.checkpoints import Checkpoints, Stopped, StopRequest
 from rank_increase.data import Source, Split, open_dataset, pack
-from rank_increase.training import Job, Recipe, finished_metrics, publish_snapshots, train
+from rank_increase.training import Job, Recipe, clear_scratch, finished_metrics, publish_snapshots, train
 from rank_increase.vit import VisionTransformer, scale_initial_weights
 
 CPU = torch.device("cpu")
@@ -173,6 +173,14 @@ def test_batch_larger_than_the_dataset_is_refused(dataset):
 # Runs
 
 
+def test_progress_in_the_log_counts_from_where_a_run_goes_on(caplog, monkeypatch):
+    clock = iter([0.0, 10.0, 20.0])  # 30 of 60 remaining steps in 10 s
+    monkeypatch.setattr(jobs.time, "monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO, "rank_increase"), jobs.progress("run", 100, 40, interval=5) as advance:
+        advance(70, lambda: "loss 0.5")
+    assert "run: 70 % done, about 10 s left, loss 0.5" in caplog.text
+
+
 def test_run_learns_and_keeps_what_it_should(job):
     job = replace(job, recipe=replace(RECIPE, epochs=10, learning_rate=1e-2, snapshots=4))
     train(job)
@@ -187,6 +195,8 @@ def test_run_learns_and_keeps_what_it_should(job):
 def test_snapshot_of_epoch_0_is_the_scaled_initialization(job, tmp_path):
     train(job)
     publish_snapshots(job, tmp_path / "published")
+    clear_scratch(job)
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
     torch.manual_seed(job.seed)
     model = VisionTransformer(image_size=8, channels=2, classes=2, **MODEL)
     scale_initial_weights(model, job.alpha)
@@ -235,11 +245,16 @@ def test_gradients_of_processes_average_to_that_of_the_batch(job):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(job, monkeypatch):
+def test_two_processes_train_as_one_and_go_on_together(job, monkeypatch):
     alone = replace(job, scratch=f"{job.scratch}_alone")
     train(alone)
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    train(replace(job, pass_size=3), processes=2)
+    job = replace(job, pass_size=3)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time())))
+    with pytest.raises(RuntimeError, match="run: the SLURM job is about to end; the state after step 4 of 12 is saved"):
+        train(job, processes=2)
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    train(job, processes=2)
     pd.testing.assert_frame_equal(results(job)[0], results(alone)[0], rtol=1e-4)
 
 

@@ -1,12 +1,20 @@
 """Rule `train_vit`: a vision transformer trained from one init scale; goes on where a killed attempt was."""
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.tables import write_table
-from rank_increase.training import Job, Recipe, device_name, finished_metrics, process_count, publish_snapshots, train
+from rank_increase.training import (
+    Job,
+    Recipe,
+    clear_scratch,
+    device_name,
+    finished_metrics,
+    process_count,
+    publish_snapshots,
+    train,
+)
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -17,7 +25,7 @@ def main(metrics, snapshots, *, job, gpus, provenance):
     train(job, process_count(gpus))
     publish_snapshots(job, snapshots)
     write_table(metrics, finished_metrics(job), "metrics", {**provenance, "device": device_name()})
-    shutil.rmtree(job.scratch)
+    clear_scratch(job)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,7 @@ def vit_runs(config):
     return [dict(zip(("dataset", "alpha", "seed"), run, strict=True)) for run in runs]
 
 
-def library_digest(script):
+def library_digest(script, without=()):
     """Hash of a script and of the library code it imports, comments and docstrings aside; 12 hexadecimal digits.
 
     Snakemake sees neither imported modules nor what an edit means: given this as a parameter of a rule, it reruns the
@@ -166,8 +166,11 @@ def library_digest(script):
     ----------
     script : str
         File name in workflow/scripts, without ".py".
+    without : sequence of str
+        Modules of the library to leave out: for a rule that takes days, those that do not change what it computes.
     """
-    digest, pending, seen = sha256(), [Path(f"{script}.py")], set()
+    digest, pending = sha256(), [Path(f"{script}.py")]
+    seen = {Path("rank_increase", f"{module}.py") for module in without}
     while pending:
         path = pending.pop()
         if path in seen:

@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from rank_increase.batches import Batches
@@ -145,9 +147,6 @@ def train(job, processes=1):
     if processes == 1:
         _train(job)
         return
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -159,9 +158,10 @@ def train(job, processes=1):
     )
     before = signal.signal(signal.SIGURG, _pass_on)
     try:
-        elastic_launch(launch, _train)(job)
+        elastic_launch(launch, _worker)(job)
     except ChildFailedError as error:
-        raise RuntimeError(f"{job.label}: {error.get_first_failure()[1].message}") from error
+        message = error.get_first_failure()[1].message  # a dict if the process could still say what it was
+        raise RuntimeError(message["message"] if isinstance(message, dict) else f"{job.label}: {message}") from None
     finally:
         signal.signal(signal.SIGURG, before)
 
@@ -169,6 +169,14 @@ def train(job, processes=1):
 def _pass_on(number, _frame):
     for child in multiprocessing.active_children():
         os.kill(child.pid, number)
+
+
+@record  # so that the launcher knows what went wrong
+def _worker(job):
+    try:
+        _train(job)
+    except Stopped as stopped:
+        raise RuntimeError(stopped) from stopped
 
 
 def _train(job):
@@ -439,3 +447,11 @@ def publish_snapshots(job, folder):
     for epoch in job.recipe.snapshot_epochs():
         shutil.copy2(snapshot_path(job.scratch, epoch), temporary)
     os.replace(temporary, folder)
+
+
+def clear_scratch(job):
+    """Delete the scratch folder of a run that is published: at once, so that a kill leaves no half of it."""
+    leaving = f"{job.scratch}.published"
+    shutil.rmtree(leaving, ignore_errors=True)
+    os.replace(job.scratch, leaving)
+    shutil.rmtree(leaving)
