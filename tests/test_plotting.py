@@ -161,7 +161,7 @@ def test_figure_jobs_import_no_slow_package():
         f"import sys, {', '.join(names)}; print({{'torch', 'numba', 'scipy', 'matplotlib.pyplot'}} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True)
-    assert len(names) == 6 and done.stdout.strip() == "set()"
+    assert len(names) == 12 and done.stdout.strip() == "set()"
 
 
 # Reading

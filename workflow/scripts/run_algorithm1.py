@@ -6,7 +6,7 @@ import pandas as pd
 
 from rank_increase.algorithm1 import stages
 from rank_increase.jobs import logger, progress, start_job
-from rank_increase.tables import coordinate_labels, write_table
+from rank_increase.tables import SCHEMAS, coordinate_labels, write_table
 from rank_increase.toy import Problem
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def main(problem, table, *, max_time, label, provenance):
         for stage in stages(head, 2 * head.dim, max_time=max_time):
             found.append(stage)
             advance(stage.time)
-    logger.info("%d stages, the last at %.1f", len(found), found[-1].time)
+    logger.info("%d stages until rescaled time %g", len(found), max_time)
     rows = [
         {
             "stage": number,
@@ -37,7 +37,7 @@ def main(problem, table, *, max_time, label, provenance):
         for number, stage in enumerate(found, start=1)
     ]
     labels = coordinate_labels([stage.coordinate for stage in found], head.dim)
-    write_table(table, pd.DataFrame(rows).assign(**labels), "stages", provenance)
+    write_table(table, pd.DataFrame(rows, columns=SCHEMAS["stages"].names).assign(**labels), "stages", provenance)
 
 
 if __name__ == "__main__":

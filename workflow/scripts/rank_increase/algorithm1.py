@@ -68,7 +68,7 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3):
         support = p != 0
         g = head.loss_and_g(p)[1]
         wait = time_until_active(b, g, support)
-        i, second = np.argsort(wait)[:2]
+        i = np.argmin(wait)
         time += wait[i]
         if not time <= max_time:
             return
@@ -86,7 +86,7 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3):
             sign=int(sign),
             product=p,
             loss=head.loss_and_g(p)[0],
-            runner_up=wait[second] - wait[i],
+            runner_up=np.delete(wait, i).min(initial=np.inf) - wait[i],
             left=tuple(left.tolist()),
             curvature=curvature,
         )
@@ -194,6 +194,7 @@ def _newton(head, p, active, iterations=12, near=0.3):
             break
     else:
         return None
+    derivatives = _derivatives(head, found, active)
     dp_du = 2 * np.sign(p[active]) * np.sqrt(abs(found[active]))  # p = s u^2; the terms with g vanish
     hessian = -(derivatives + derivatives.T) / 2 * np.outer(dp_du, dp_du)
     curvature = np.linalg.eigvalsh(hessian)[0]

@@ -1,6 +1,7 @@
 """The configuration of a study: validation with sentences a person can act on, and the runs it asks for."""
 
 import ast
+import math
 import os
 from difflib import get_close_matches
 from hashlib import sha256
@@ -10,6 +11,7 @@ from pathlib import Path
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
 
 from rank_increase.notation import log_alpha
 
@@ -27,6 +29,20 @@ SOURCE_KEYS = {  # beside `source`, which all datasets have: keys that are neede
 }
 
 
+# JSON Schema takes 1000.0 for an integer and infinity for a number; NumPy and the solvers would not.
+_Validator = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+            "number": lambda _, value: (
+                isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            ),
+        }
+    ),
+)
+
+
 class ConfigError(ValueError):
     """A user's mistake; its text is one sentence that says what to change."""
 
@@ -39,7 +55,7 @@ def check_config(config):
     config : dict
     """
     schema = yaml.safe_load(SCHEMA.read_text())
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    error = best_match(_Validator(schema).iter_errors(config))
     if error:
         raise ConfigError(_sentence(error))
     toy, figures = config["toy"], config["figures"]
@@ -49,6 +65,8 @@ def check_config(config):
                 f"config: `toy.runs[{number}].structure` is {line['structure']!r}, but must be one of the names under"
                 f" `toy.structures`: {', '.join(toy['structures'])}."
             )
+        for alpha in line["alphas"]:
+            _check_below_one(f"toy.runs[{number}].alphas", alpha)
         structure = toy["structures"][line["structure"]]
         in_weights = structure["method"] != "flow" or structure["weights"] == "full"
         for alpha in line["alphas"] if in_weights else []:
@@ -71,9 +89,15 @@ def check_config(config):
                 f"config: `{key}` shows alpha {alpha!r} of structure {structure!r}, which `toy.runs` does not have with"
                 f" the headline seed {seed}: add it there, or show another."
             )
+    _check_below_one("assumptions.alpha", config["assumptions"]["alpha"])
     if seed not in config["assumptions"]["seeds"]:
         raise ConfigError(f"config: `assumptions.seeds` must contain `toy.headline_seed`, {seed}: figures show it.")
     _check_vit(config)
+
+
+def _check_below_one(key, alpha):
+    if log_alpha(alpha) >= 0:
+        raise ConfigError(f"config: `{key}` is {alpha!r}, but must be below 1: times are in units of ln(1/alpha).")
 
 
 def _check_vit(config):

@@ -29,7 +29,7 @@ def start_job(snakemake):
     wildcards = dict(snakemake.wildcards.items())
     logger.info("%s %s", snakemake.rule, wildcards)
     return {
-        "study": Path(snakemake.log[0]).parts[1],  # logs lie in results/{study}/logs
+        "study": _study(snakemake.log[0]),
         "rule": snakemake.rule,
         "wildcards": wildcards,
         "params": {key: value for key, value in snakemake.params.items() if key != "code"},
@@ -49,6 +49,12 @@ def append_log(path):
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _study(log):
+    """Name of the study, which its jobs know by where their log lies: results/{study}/logs; None if elsewhere."""
+    folder, *rest = Path(log).parts
+    return rest[0] if folder == "results" else None
 
 
 def _log_exception(kind, error, traceback):

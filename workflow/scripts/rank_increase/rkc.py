@@ -96,6 +96,8 @@ def integrate(f, y, times, *, rtol, atol, max_stages=60, refresh=25):
     while True:
         if steps % refresh == 0:
             radius = estimate(f, y, f_y)
+        if not np.isfinite(radius):
+            raise ArithmeticError(f"the solution is no longer finite at time {t:.6g}")
         step = min(step, end - t, 0.65 * max_stages**2 / max(radius, 1e-300))
         stages = max(2, int(np.ceil(np.sqrt(1 + 1.54 * step * radius))))
         new = _step(f, y, f_y, step, stages)

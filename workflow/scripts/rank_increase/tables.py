@@ -206,6 +206,8 @@ def perturbation_frame(moments, log_alpha, dim):
         for number, runs in enumerate(moments)
         for run in runs
     ]
+    if not frames:  # no weight passes the threshold in time
+        return pd.DataFrame(columns=SCHEMAS["perturbations"].names)
     return pd.concat(frames, ignore_index=True)
 
 
@@ -231,7 +233,7 @@ def collect(parts, path, provenance):
         for name in reversed([name for name in wildcards if name not in table.column_names]):
             value = int(wildcards[name]) if name == "seed" else wildcards[name]
             column = pa.array([value]).dictionary_encode() if isinstance(value, str) else pa.array([value], pa.int32())
-            table = table.add_column(0, name, pa.chunked_array([column.take(pa.array([0] * len(table)))]))
+            table = table.add_column(0, name, pa.chunked_array([column.take(pa.array([0] * len(table), pa.int32()))]))
         tables.append(table)
     table = pa.concat_tables(tables).unify_dictionaries()
     table = table.replace_schema_metadata({"provenance": json.dumps(provenance)})

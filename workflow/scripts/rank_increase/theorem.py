@@ -1,8 +1,10 @@
 """Theorem 4.5 in numbers: the stages that Algorithm 1 predicts against measured trajectories."""
 
 import numpy as np
+import pandas as pd
 
 from rank_increase.notation import PRODUCTS, log_alpha
+from rank_increase.tables import SCHEMAS
 
 
 def mid_stage_times(stages, max_time):
@@ -22,19 +24,27 @@ def compare_stages(stages, trajectory, events, alpha, max_time):
     max_time : float
         Rescaled time up to which both go.
     """
+    if stages.empty:
+        return pd.DataFrame(columns=SCHEMAS["theorem"].names)
     middle = mid_stage_times(stages, max_time)
     products = trajectory.pivot(index="rescaled_time", columns=["product", "index"], values="value")
     nearest = np.abs(products.index.to_numpy()[:, None] - middle).argmin(axis=0)
     measured = np.hstack([products.iloc[nearest][name].sort_index(axis=1).to_numpy() for name in PRODUCTS])
     predicted = np.hstack([np.stack(stages[name]) for name in PRODUCTS])
-    activations = events[events["direction"] > 0].drop_duplicates(["product", "index"]).reset_index(drop=True)
-    activations["measured_order"] = activations.index + 1
-    rows = stages[["stage", "product", "index", "predicted_time"]].astype({"product": str})
-    rows = rows.merge(activations.astype({"product": str}), on=["product", "index"], how="left")
-    rows = rows.rename(columns={"rescaled_time": "measured_time"}).drop(columns=["order", "direction"])
+    rows = _numbered(stages[["stage", "product", "index", "predicted_time"]])
+    activations = _numbered(events.loc[events["direction"] > 0, ["product", "index", "rescaled_time"]])
+    activations["measured_order"] = range(1, len(activations) + 1)
+    rows = rows.merge(activations, on=["product", "index", "time_around"], how="left").drop(columns="time_around")
+    rows = rows.rename(columns={"rescaled_time": "measured_time"})
     return rows.assign(
         alpha=alpha,
         measured_order=rows["measured_order"].astype("Int32"),
         scaled_delay=(rows["measured_time"] - rows["predicted_time"]) * -log_alpha(alpha),
         distance=np.abs(measured - predicted).max(axis=1),
     )
+
+
+def _numbered(rows):
+    """These rows with a column that counts how often the coordinate was there before: one that left may return."""
+    rows = rows.astype({"product": str})
+    return rows.assign(time_around=rows.groupby(["product", "index"]).cumcount())

@@ -1,0 +1,427 @@
+import ast
+import re
+import shutil
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rank_increase import configuration
+from rank_increase.configuration import ConfigError, check_config, check_folder, library_digest, toy_runs
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "workflow" / "scripts"
+LIBRARY = sorted((SCRIPTS / "rank_increase").glob("*.py"))
+RULE_SCRIPTS = sorted(SCRIPTS.glob("*.py"))
+SCHEMA = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())
+
+
+@pytest.fixture
+def config():
+    return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def test_the_default_configuration_has_no_mistake(config):
+    check_config(config)
+
+
+def uncommented_keys(text):
+    """Keys of a YAML text with no comment on their line, in the lines right above, or first below them.
+
+    Keys in an unbroken row share the comment above the first; those under a key share its comment.
+    """
+    lines, bare = text.splitlines(), []
+    for number, line in enumerate(lines):
+        match = re.match(r"( *)(?:- )?(\w+):", line)
+        if not match or "#" in line:
+            continue
+        above = number - 1
+        while above >= 0 and lines[above].strip() and not lines[above].lstrip().startswith("#"):
+            above -= 1
+        below = lines[number + 1].lstrip() if number + 1 < len(lines) else ""
+        opens_section = line.rstrip().endswith(":") and below.startswith("#")
+        if not (above >= 0 and lines[above].strip()) and not opens_section:
+            bare.append(match[2])
+    return bare
+
+
+def test_every_key_of_the_default_configuration_has_a_comment():
+    text = (ROOT / "config" / "config.yaml").read_text()
+    assert uncommented_keys(text) == []
+    assert uncommented_keys(re.sub(r"(?m)^ *# Samples in a minibatch.*\n", "\n", text)) == ["batch_size"]
+
+
+def subschemas(schema, path="config"):
+    yield path, schema
+    for key, value in schema.get("properties", {}).items():
+        yield from subschemas(value, f"{path}.{key}")
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from subschemas(schema[key], f"{path}[{key}]")
+
+
+def resolved(schema):
+    return SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")] if "$ref" in schema else schema
+
+
+def all_subschemas():
+    found = list(subschemas(SCHEMA))
+    for name, schema in SCHEMA["$defs"].items():
+        found += subschemas(schema, name)
+    return found
+
+
+@pytest.mark.parametrize(("path", "schema"), [pytest.param(*pair, id=pair[0]) for pair in all_subschemas()])
+def test_every_level_of_the_schema_is_described_and_closed(path, schema):
+    schema = resolved(schema)
+    assert schema.get("description"), "without it the sentence about a mistake has no end"
+    if schema.get("type") == "object" and "properties" in schema:
+        assert schema["additionalProperties"] is False
+        if path != "config.datasets[additionalProperties]":  # whose keys depend on the source: SOURCE_KEYS
+            assert sorted(schema["required"]) == sorted(schema["properties"])
+    elif "patternProperties" in schema:
+        assert schema["additionalProperties"] is False
+    elif schema.get("type") == "object":
+        assert isinstance(schema["additionalProperties"], dict)
+        assert "propertyNames" in schema
+
+
+def put(*path_and_value):
+    *path, last, value = path_and_value
+
+    def edit(config):
+        for key in path:
+            config = config[key]
+        config[last] = value
+
+    return edit
+
+
+def drop(*path):
+    def edit(config):
+        for key in path[:-1]:
+            config = config[key]
+        del config[path[-1]]
+
+    return edit
+
+
+ALPHA = 'must be a positive number in quotes, such as "0.1" or "1e-32".'
+SEEDS = "must be a list of at least one seed, each written once, such as [0, 1, 2]."
+MISTAKES = {
+    "misspelt key": (put("toy", "sampels", 5), "config: unknown key `toy.sampels`; did you mean `samples`?"),
+    "misspelt section": (put("tpy", {}), "config: unknown key `tpy`; did you mean `toy`?"),
+    "key like no other": (
+        put("assumptions", "plateaus", "zzz", 1),
+        "config: unknown key `assumptions.plateaus.zzz`; known here: runs, std, follow.",
+    ),
+    "alpha 0": (
+        put("toy", "runs", 0, "alphas", ["0"]),
+        f"config: `toy.runs[0].alphas[0]` is '0', but {ALPHA}",
+    ),
+    "alpha 0.0e-5": (put("assumptions", "alpha", "0.0e-5"), f"config: `assumptions.alpha` is '0.0e-5', but {ALPHA}"),
+    "alpha negative": (
+        put("toy", "runs", 1, "alphas", ["1e-8", "-1"]),
+        f"config: `toy.runs[1].alphas[1]` is '-1', but {ALPHA}",
+    ),
+    "alpha no number": (put("assumptions", "alpha", "abc"), f"config: `assumptions.alpha` is 'abc', but {ALPHA}"),
+    "alpha without quotes": (
+        put("figures", "fig02_full_alpha", 0.1),
+        f"config: `figures.fig02_full_alpha` is 0.1, but {ALPHA}",
+    ),
+    "alpha with a space": (
+        put("assumptions", "alpha", "1e-4 "),
+        f"config: `assumptions.alpha` is '1e-4 ', but {ALPHA}",
+    ),
+    "no seed": (put("toy", "runs", 0, "seeds", []), f"config: `toy.runs[0].seeds` is [], but {SEEDS}"),
+    "seed twice": (put("assumptions", "seeds", [3, 3]), f"config: `assumptions.seeds` is [3, 3], but {SEEDS}"),
+    "one seed, no list": (put("toy", "runs", 0, "seeds", 99), f"config: `toy.runs[0].seeds` is 99, but {SEEDS}"),
+    "negative seed": (
+        put("toy", "headline_seed", -1),
+        "config: `toy.headline_seed` is -1, but must be a whole number from 0.",
+    ),
+    "study with a slash": (
+        put("study", "a/b"),
+        'config: `study` is \'a/b\', but must be a name of letters, digits, "_" and "-" only.',
+    ),
+    "study that leads out": (
+        put("study", ".."),
+        'config: `study` is \'..\', but must be a name of letters, digits, "_" and "-" only.',
+    ),
+    "structure with a slash": (
+        put("toy", "structures", "a/b", {"weights": "full", "teacher": "dense", "method": "gd"}),
+        'config: `toy.structures` is \'a/b\', but must be a name of letters, digits, "_" and "-" only.',
+    ),
+    "structure not defined": (
+        put("toy", "runs", 0, "structure", "diagnoal"),
+        "config: `toy.runs[0].structure` is 'diagnoal', but must be one of the names under `toy.structures`:"
+        " diagonal, full, full_dense, diagonal_gd, diagonal_sgd.",
+    ),
+    "method unknown": (
+        put("toy", "structures", "diagonal_gd", "method", "adam"),
+        "config: `toy.structures.diagonal_gd.method` is 'adam', but must be flow, gd or sgd.",
+    ),
+    "figure alpha not run": (
+        put("figures", "alphas", ["0.1", "1e-5"]),
+        "config: `figures.alphas` shows alpha '1e-5' of structure 'diagonal', which `toy.runs` does not have with the"
+        " headline seed 99: add it there, or show another.",
+    ),
+    "full figure alpha not run": (
+        put("figures", "fig02_full_alpha", "0.01"),
+        "config: `figures.fig02_full_alpha` shows alpha '0.01' of structure 'full', which `toy.runs` does not have with"
+        " the headline seed 99: add it there, or show another.",
+    ),
+    "headline seed not run": (
+        put("toy", "headline_seed", 5),
+        "config: `figures.alphas` shows alpha '0.1' of structure 'diagonal', which `toy.runs` does not have with the"
+        " headline seed 5: add it there, or show another.",
+    ),
+    "headline seed not perturbed": (
+        put("assumptions", "seeds", [0]),
+        "config: `assumptions.seeds` must contain `toy.headline_seed`, 99: figures show it.",
+    ),
+    "tolerance too loose": (
+        put("toy", "flow_atol", 1.0e-4),
+        "config: `toy.flow_atol` is 0.0001, but must be a positive number up to 1.0e-5.",
+    ),
+    "tolerance as text": (
+        put("toy", "flow_rtol", "1e-3"),
+        "config: `toy.flow_rtol` is '1e-3', but must be a positive number; YAML wants 1.0e-3 rather than 1e-3.",
+    ),
+    "no runs": (drop("toy", "runs"), "config: the key `toy.runs` is missing."),
+    "no figures": (drop("figures"), "config: the key `figures` is missing."),
+    "runs empty": (
+        put("toy", "runs", []),
+        "config: `toy.runs` is [], but must be a list of at least one line of runs.",
+    ),
+    "batch too large": (
+        put("toy", "batch_size", 1001),
+        "config: `toy.batch_size` must not be larger than `toy.samples`.",
+    ),
+    "one point": (put("toy", "points", 1), "config: `toy.points` is 1, but must be a whole number from 2."),
+    "no sample": (put("toy", "samples", 0), "config: `toy.samples` is 0, but must be a whole number from 1."),
+    "alpha too small for weights": (
+        put("toy", "runs", 4, "alphas", ["1e-200"]),
+        "config: `toy.runs[4]` has alpha '1e-200', too small for structure 'diagonal_gd': products of its weights would"
+        " be zero; only the flow of diagonal weights goes below 1e-150.",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_the_configuration_gives_one_sentence(config, mistake):
+    edit, sentence = MISTAKES[mistake]
+    edit(config)
+    with pytest.raises(ConfigError) as caught:
+        check_config(config)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("section", ["toy", "assumptions", "figures"])
+def test_a_section_left_empty_gives_a_sentence(config, section):
+    config[section] = None
+    with pytest.raises(ConfigError, match=rf"^config: `{section}` is None, but must be (?!None is not of type).*\.$"):
+        check_config(config)
+
+
+@pytest.mark.parametrize("alpha", ["1", "1.0", "3", "1e2"])
+def test_an_init_scale_that_is_not_below_one_is_refused(config, alpha):
+    # Times are given in units of ln(1/alpha).
+    config["toy"]["runs"][0]["alphas"].append(alpha)
+    with pytest.raises(ConfigError, match=re.escape(f"is '{alpha}', but must be")):
+        check_config(config)
+
+
+def test_a_whole_number_may_not_be_written_with_a_point(config):
+    config["toy"]["samples"] = 1.0e3  # NumPy would refuse it, in the middle of a job
+    with pytest.raises(ConfigError, match="`toy.samples` is 1000.0, but must be a whole number from 1"):
+        check_config(config)
+
+
+def test_checking_a_configuration_does_not_change_it(config):
+    kept = deepcopy(config)
+    check_config(config)
+    assert config == kept
+
+
+def test_runs_are_every_alpha_with_every_seed_of_a_line_and_none_twice(config):
+    config["toy"]["runs"] = [
+        {"structure": "diagonal", "alphas": ["0.1", "1e-8"], "seeds": [99, 1]},
+        {"structure": "diagonal", "alphas": ["1e-8"], "seeds": [1, 2]},
+        {"structure": "full", "alphas": ["1e-8"], "seeds": [1]},
+    ]
+    expected = [
+        ("diagonal", "0.1", 99),
+        ("diagonal", "0.1", 1),
+        ("diagonal", "1e-8", 99),
+        ("diagonal", "1e-8", 1),
+        ("diagonal", "1e-8", 2),
+        ("full", "1e-8", 1),
+    ]
+    assert [(run["structure"], run["alpha"], run["seed"]) for run in toy_runs(config)] == expected
+
+
+def test_results_can_go_to_a_folder_that_does_not_exist_yet(tmp_path):
+    check_folder(tmp_path / "results" / "study")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_place_of_the_folder_of_results_is_named(tmp_path):
+    (tmp_path / "results").touch()
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/results is a file where the folder of results should be"):
+        check_folder(tmp_path / "results" / "study")
+
+
+def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(configuration.os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(ConfigError, match=rf"^no permission to write to {tmp_path}/results: choose another folder"):
+        check_folder(tmp_path / "results" / "study")
+
+
+@pytest.fixture
+def scripts(tmp_path, monkeypatch):
+    """A copy of the scripts whose digests are taken."""
+    copy = shutil.copytree(SCRIPTS, tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(configuration, "SCRIPTS", copy)
+    return copy
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert text.count(old) >= 1
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_a_digest_is_short_and_each_script_has_its_own():
+    digests = [library_digest(script.stem) for script in RULE_SCRIPTS]
+    assert all(re.fullmatch("[0-9a-f]{12}", digest) for digest in digests)
+    assert len(set(digests)) == len(digests)
+
+
+def test_a_digest_depends_neither_on_the_place_nor_on_the_age_of_the_code(scripts):
+    expected = library_digest("train_toy")
+    for path in scripts.rglob("*.py"):
+        path.touch()
+    assert library_digest("train_toy") == expected
+
+
+@pytest.mark.parametrize(
+    ("module", "users"),
+    [
+        ("train_toy.py", {"train_toy"}),
+        ("rank_increase/rkc.py", {"train_toy", "run_algorithm1", "perturb_toy"}),
+        ("rank_increase/theorem.py", {"train_toy", "compare_theorem"}),
+        ("rank_increase/algorithm1.py", {"run_algorithm1"}),
+        ("rank_increase/assumptions.py", {"perturb_toy"}),
+        (
+            "rank_increase/notation.py",
+            {"make_problem", "train_toy", "run_algorithm1", "perturb_toy", "compare_theorem"},
+        ),
+    ],
+)
+def test_code_of_a_module_changes_the_digests_of_its_users_alone(scripts, module, users):
+    toy_half = ["make_problem", "train_toy", "run_algorithm1", "perturb_toy", "compare_theorem"]
+    before = {script: library_digest(script) for script in toy_half}
+    with open(scripts / module, "a") as file:
+        file.write("\n\ndef added():\n    return 1\n")
+    changed = {script for script in toy_half if library_digest(script) != before[script]}
+    assert changed == users
+
+
+def test_a_changed_number_deep_in_the_library_changes_the_digest(scripts):
+    before = library_digest("make_problem")
+    replace(scripts / "rank_increase" / "kernels.py", "total = 0.0", "total = 1.0")
+    assert library_digest("make_problem") != before
+
+
+def test_comments_docstrings_and_layout_do_not_change_a_digest(scripts):
+    before = library_digest("train_toy")
+    toy = scripts / "rank_increase" / "toy.py"
+    replace(toy, "class DiagonalHead:", "# A remark.\n\n\nclass DiagonalHead:  # another")
+    for node in ast.walk(ast.parse(toy.read_text())):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
+            docstring := ast.get_docstring(node, False)
+        ):
+            replace(toy, docstring, f"{docstring} And more.")
+    replace(scripts / "train_toy.py", '"""Rule `train_toy`:', '"""The rule `train_toy`:')
+    assert "And more." in toy.read_text()
+    assert library_digest("train_toy") == before
+
+
+def test_a_docstring_added_to_a_function_does_not_change_a_digest(scripts):
+    toy = scripts / "rank_increase" / "toy.py"
+    before = library_digest("make_problem")
+    replace(
+        toy,
+        "def _minibatches(head, batch_size, rng):\n",
+        'def _minibatches(head, batch_size, rng):\n    """Batches."""\n',
+    )
+    assert library_digest("make_problem") == before
+
+
+def imports(path):
+    """(module, names) of each import in a file, at any depth; names is None for `import module`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or ""), [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", [*RULE_SCRIPTS, *LIBRARY], ids=lambda path: path.name)
+def test_library_code_is_imported_by_name_from_its_module(path):
+    modules = {f"rank_increase.{module.stem}" for module in LIBRARY} - {"rank_increase.__init__"}
+    for module, names in imports(path):
+        assert not module.startswith("."), "the digest does not see it"
+        if module.split(".")[0] == "rank_increase":
+            assert module in modules
+            assert names
+            assert names != ["*"]
+
+
+def test_the_package_itself_holds_no_code():
+    tree = ast.parse((SCRIPTS / "rank_increase" / "__init__.py").read_text())
+    assert ast.get_docstring(tree)
+    assert len(tree.body) == 1, "the digest does not see it"
+
+
+def closure(path):
+    """The script and every library module that it imports, directly or not."""
+    pending, found = [path], set()
+    while pending:
+        path = pending.pop()
+        if path not in found:
+            found.add(path)
+            modules = (module for module, _ in imports(path) if module.startswith("rank_increase."))
+            pending += [SCRIPTS / Path(*module.split(".")).with_suffix(".py") for module in modules]
+    return found
+
+
+def packages(path):
+    return {module.split(".")[0] for file in closure(path) for module, _ in imports(file)}
+
+
+@pytest.mark.parametrize("script", RULE_SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_are_short_documented_and_start_quickly(script):
+    text = script.read_text()
+    assert len(text.splitlines()) <= 60
+    assert ast.get_docstring(ast.parse(text)).startswith("Rule")
+    assert "snakemake.config" not in text
+    assert "__future__" not in packages(script)
+    if "vit" not in script.stem:
+        assert "torch" not in packages(script)
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("plot_*.py")), ids=lambda path: path.stem)
+def test_figures_import_no_solver_and_no_compiler(script):
+    assert "matplotlib" in packages(script)
+    assert not packages(script) & {"numba", "torch", "scipy"}
+
+
+def test_every_script_belongs_to_a_rule_with_its_own_digest():
+    rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    used = set(re.findall(r'"\.\./scripts/(\w+)\.py"', rules))
+    assert used == {script.stem for script in RULE_SCRIPTS}
+    assert used == set(re.findall(r'library_digest\("(\w+)"', rules))

@@ -1,0 +1,270 @@
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from rank_increase.algorithm1 import stages
+from rank_increase.flow import diagonal_run
+from rank_increase.notation import log_alpha
+from rank_increase.tables import read_provenance, read_table
+from rank_increase.toy import Problem
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "data" / "tiny.yaml"
+TABLES = [
+    f"results/tiny/tables/{name}.parquet" for name in ("trajectory", "events", "stages", "theorem", "perturbations")
+]
+TARGETS = ["toy", "assumptions", "fig06", *TABLES]
+
+
+def command(tree, folder, *arguments, config=(TINY,)):
+    configfiles = ["--configfile", *config] if config else []
+    fixed = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        tree / "Snakefile",
+        "--directory",
+        folder,
+        "--cores",
+        "2",
+    ]
+    return [str(argument) for argument in [*fixed, *arguments, *configfiles]]
+
+
+def snakemake(tree, folder, *arguments, config=(TINY,), prefix=()):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    line = [*prefix, *command(tree, folder, *arguments, config=config)]
+    return subprocess.run(line, cwd=tree, env=environment, capture_output=True, text=True)
+
+
+def planned(run):
+    """How many jobs of each rule a dry run announces."""
+    assert run.returncode == 0, run.stderr
+    output = run.stdout + run.stderr
+    if "Nothing to be done" in output:
+        return {}
+    table = re.search(r"(?m)^-+ +-+\n((?:\w+ +\d+\n)+)", output)[1]
+    jobs = dict(line.split() for line in table.splitlines())
+    return {rule: int(count) for rule, count in jobs.items() if rule != "total"}
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory):
+    """A copy of the repository, to be edited."""
+    copy = tmp_path_factory.mktemp("repository")
+    for name in ("Snakefile", "profiles", "config", "envs", "workflow"):
+        if (ROOT / name).is_dir() and not (ROOT / name).is_symlink():
+            shutil.copytree(ROOT / name, copy / name, symlinks=True)
+        else:
+            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def finished(tree, tmp_path_factory):
+    """The folder of a finished run of the study "tiny"."""
+    folder = tmp_path_factory.mktemp("run")
+    run = snakemake(tree, folder, *TARGETS)
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.fixture
+def edited(tree):
+    """Edits files of the copied repository and takes the edits back."""
+    kept = {}
+
+    def edit(name, change):
+        path = tree / name
+        kept.setdefault(path, path.read_text())
+        path.write_text(change(path.read_text()))
+
+    yield edit
+    for path, text in kept.items():
+        path.write_text(text)
+
+
+def test_a_run_leaves_tables_figures_and_logs_and_nothing_half_done(tree, finished):
+    results = finished / "results" / "tiny"
+    assert all((finished / table).stat().st_size > 0 for table in TABLES)
+    assert {path.name for path in (results / "figures").iterdir()} == {"fig06.pdf", "fig06.png"}
+    assert not [path for path in results.rglob("*") if path.name.startswith(".")]
+    logs = [path for path in (results / "logs").rglob("*.log")]
+    assert len(logs) == len(list((results / "benchmarks").rglob("*.tsv"))) > 10
+    assert all(path.read_text() for path in logs)
+    assert not (tree / "results").exists()
+    assert not (tree / ".snakemake").exists()
+
+
+def test_tables_of_a_run_hold_what_the_library_computes(finished):
+    results = finished / "results" / "tiny"
+    problem = Problem.load(results / "toy/diagonal/seed_99/problem.npz")
+    assert problem.X.shape == (30, 4, 6)
+    trajectory = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/trajectory.parquet")
+    times = trajectory["time"].unique()
+    run = diagonal_run(problem, log_alpha("1e-3000"), times, 1e-10, 1e-6, weight=0.1)
+    np.testing.assert_allclose(trajectory["value"], run.values.ravel(), atol=1e-12)
+    np.testing.assert_allclose(trajectory["loss"], run.loss.repeat(12), rtol=1e-10)
+    np.testing.assert_allclose(trajectory["rescaled_time"] * -log_alpha("1e-3000"), trajectory["time"], rtol=1e-12)
+    events = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/events.parquet")
+    coordinates = (events["product"] == "VO") * 6 + events["index"]
+    assert coordinates.tolist() == [coordinate for _, coordinate, _ in run.events]
+    found = read_table(results / "toy/diagonal/seed_99/stages.parquet")
+    expected = list(stages(problem.head(), 12, max_time=200))
+    np.testing.assert_allclose(found["predicted_time"], [stage.time for stage in expected], rtol=1e-12)
+    np.testing.assert_allclose(np.hstack([np.stack(found["KQ"]), np.stack(found["VO"])]), [s.product for s in expected])
+    assert len(found) >= 5
+    # The middles of the stages are recorded beside the 21 points that the config asks for.
+    assert len(times) == 21 + len(found)
+    theorem = read_table(results / "toy/diagonal/seed_99/theorem.parquet")
+    assert theorem["alpha"].tolist() == ["0.01"] * len(found) + ["1e-3000"] * len(found)
+    tiny = theorem[theorem["alpha"] == "1e-3000"]
+    assert tiny["distance"].max() < 1e-3
+    np.testing.assert_allclose(tiny["measured_time"], tiny["predicted_time"], atol=0.5)
+    assert tiny["measured_order"].tolist() == tiny["stage"].tolist()
+
+
+def test_tables_of_the_study_have_the_rows_of_all_runs(finished):
+    results = finished / "results" / "tiny"
+    for name in ("trajectory", "events"):
+        whole = read_table(finished / f"results/tiny/tables/{name}.parquet")
+        parts = sorted(results.glob(f"toy/*/alpha_*/seed_*/{name}.parquet"))
+        assert len(parts) == 4
+        groups = whole.groupby(["structure", "alpha", "seed"], observed=True)
+        for part in parts:
+            structure, alpha, seed = part.parts[-4], part.parts[-3][6:], int(part.parts[-2][5:])
+            assert len(groups.get_group((structure, alpha, seed))) == len(read_table(part))
+    perturbations = read_table(finished / "results/tiny/tables/perturbations.parquet")
+    assert set(perturbations["assumption"]) == {"plateaus", "activations"}
+    assert len(perturbations) == 2 * 2 * 2 * 11 * 12
+
+
+def test_every_table_says_where_it_comes_from(finished):
+    promised = {"study", "rule", "params", "code", "commit", "versions", "device", "seed"}
+    found = sorted((finished / "results").rglob("*.parquet"))
+    assert len(found) > 12
+    for path in found:
+        provenance = read_provenance(path)
+        assert promised <= set(provenance)
+        assert provenance["study"] == "tiny"
+        assert re.fullmatch("[0-9a-f]{12}", provenance["code"])
+        assert provenance["seed"] == ("99" if "seed_99" in str(path) else None)
+
+
+def test_there_is_nothing_more_to_do_even_after_a_fresh_checkout_or_an_edit_of_comments(tree, finished, edited):
+    for name in ("train_toy.py", "rank_increase/toy.py", "rank_increase/kernels.py", "rank_increase/flow.py"):
+        edited(f"workflow/scripts/{name}", lambda text: text.replace('"""', '"""Edited: ', 1) + "\n# A remark.\n")
+    edited("config/config.yaml", lambda text: f"# A remark.\n{text}")
+    for path in [tree / "Snakefile", *(tree / "workflow").rglob("*.*")]:
+        os.utime(path)
+    assert planned(snakemake(tree, finished, "-n", *TARGETS)) == {}
+
+
+def test_an_edit_of_code_reruns_its_users_alone_and_what_depends_on_them(tree, finished, edited):
+    for name in ("assumptions", "plotting"):
+        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text: f"{text}\n\nADDED = 1\n")
+    jobs = planned(snakemake(tree, finished, "-n", *TARGETS))
+    assert jobs.pop("assumptions") == 1
+    assert jobs == {"perturb_toy": 2, "collect_table": 1, "fig06": 1}
+
+
+def test_a_changed_setting_reruns_the_rules_that_read_it(tree, finished, tmp_path):
+    (tmp_path / "more.yaml").write_text("assumptions: {plateaus: {std: 0.04}}\nfigures: {plateau_movement: 0.1}\n")
+    jobs = planned(snakemake(tree, finished, "-n", *TARGETS, config=(TINY, tmp_path / "more.yaml")))
+    assert jobs.pop("assumptions") == 1
+    assert jobs == {"perturb_toy": 1, "collect_table": 1}
+
+
+def test_the_default_study_plans_a_job_for_every_run(tree, tmp_path):
+    config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    lines = config["toy"]["runs"]
+    runs = {(line["structure"], alpha, seed) for line in lines for alpha in line["alphas"] for seed in line["seeds"]}
+    diagonal_seeds = {seed for structure, _, seed in runs if structure == "diagonal"}
+    problems = {(structure, seed) for structure, _, seed in runs}
+    problems |= {("diagonal", seed) for seed in config["assumptions"]["seeds"]}
+    jobs = planned(snakemake(tree, tmp_path, "-n", config=()))
+    assert jobs["train_toy"] == len(runs)
+    assert jobs["make_problem"] == len(problems)
+    assert jobs["run_algorithm1"] == jobs["compare_theorem"] == len(diagonal_seeds)
+    assert jobs["perturb_toy"] == 2 * len(config["assumptions"]["seeds"])
+    assert {f"fig{number:02}" for number in (2, 6, 7, 8, 9, 10)} <= set(jobs)
+    assert jobs["all"] == 1
+    assert not (tmp_path / "results").exists()
+
+
+def wait_for(path, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tree, finished, tmp_path):
+    (tmp_path / "long.yaml").write_text("toy: {max_time: 3000}\n")
+    options = {"config": (TINY, tmp_path / "long.yaml")}
+    folder = shutil.copytree(finished, tmp_path / "run")
+    target = folder / "results/tiny/toy/diagonal_sgd/alpha_0.001/seed_99/trajectory.parquet"
+    line, pipe = command(tree, folder, target.relative_to(folder), **options), subprocess.PIPE
+    process = subprocess.Popen(line, cwd=tree, stdout=pipe, stderr=pipe, start_new_session=True)
+    wait_for(folder / "results/tiny/logs/train_toy/diagonal_sgd_alpha_0.001_seed_99.log", process)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not list(target.parent.glob("*"))
+    again = snakemake(tree, folder, target.relative_to(folder), **options)
+    assert again.returncode == 0, again.stderr
+    assert planned(again) == {"train_toy": 1}
+    assert {path.name for path in target.parent.iterdir()} == {"trajectory.parquet", "events.parquet"}
+    assert not list((folder / ".snakemake").glob("locks/*"))
+
+
+def sentence(run):
+    """What a failed call of Snakemake says beside its own remarks on profile and config files."""
+    assert run.returncode == 1
+    remarks = ("Using workflow specific profile", "Config file")
+    return [line for line in (run.stdout + run.stderr).splitlines() if line and not line.startswith(remarks)]
+
+
+def test_a_mistake_in_the_configuration_is_one_sentence_on_the_terminal(tree, tmp_path):
+    (tmp_path / "wrong.yaml").write_text("toy: {samplez: 30}\n")
+    run = snakemake(tree, tmp_path, "-n", config=(TINY, tmp_path / "wrong.yaml"))
+    assert sentence(run) == ["config: unknown key `toy.samplez`; did you mean `samples`?"]
+
+
+def test_a_folder_without_permission_is_one_sentence_on_the_terminal(tree, tmp_path):
+    # Root writes anywhere, unless it gives up the capability to.
+    prefix = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
+    if prefix and (not shutil.which("setpriv") or subprocess.run([*prefix, "true"]).returncode):
+        pytest.skip("root cannot give up its right to write anywhere on this machine")
+    (tmp_path / "results").mkdir(mode=0o555)
+    expected = f"no permission to write to {tmp_path}/results: choose another folder with --directory."
+    assert sentence(snakemake(tree, tmp_path, "-n", prefix=prefix)) == [expected]
+
+
+def test_snakemake_finds_nothing_to_say_about_the_style_of_the_rules(tree, tmp_path):
+    run = snakemake(tree, tmp_path, "--lint", config=())
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.slow
+def test_everything_is_made_and_then_there_is_nothing_to_do(tree, finished):
+    run = snakemake(tree, finished)
+    assert run.returncode == 0, run.stderr
+    figures = finished / "results" / "tiny" / "figures"
+    for number in (2, 6, 7, 8, 9, 10):
+        for suffix in ("pdf", "png"):
+            assert (figures / f"fig{number:02}.{suffix}").stat().st_size > 5000
+    assert f"Figures in {figures}" in run.stdout + run.stderr
+    assert "Nothing to be done" in (again := snakemake(tree, finished)).stdout + again.stderr
