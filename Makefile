@@ -12,7 +12,7 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env test bench lint lock clean help
+.PHONY: all env plan test bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -33,6 +33,9 @@ env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
 	@.venv/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python -r envs/requirements.txt
 	@rm .venv/.installing && touch $@
+
+plan: env ## print what a study will cost: jobs, GPU-hours, disk (STUDY=paper)
+	@snakemake plan --cores 1 --quiet all --nolock $(CONFIG)
 
 test: env ## run the tests
 	pytest

@@ -22,6 +22,7 @@ include: "workflow/rules/spectra.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/vit_figures.smk"
+include: "workflow/rules/plan.smk"
 
 
 wildcard_constraints:
