@@ -87,12 +87,24 @@ def run_cost(config, name, images):
     Returns
     -------
     dict
-        `parameters`; `flops`: of a run, three forward passes for an image trained on (the backward pass has two products
-        for each one of the forward pass), and one for a test image after each epoch; `devices`, `device`: on how many
-        GPUs or CPU cores, and which; `hours`: wall time at the stated rate; disk in bytes: `packed` pixels and labels;
-        `snapshots`: float32 weights W_K, W_Q, W_V, W_O; `checkpoints`: while it runs, weights and Adam's two moments of
-        each, the last two states and the one being written; `spectra`: 8 bytes a singular value, of spectra and
-        baselines, three times: of the run, of its dataset and of the study.
+        parameters
+            Of the model.
+        flops
+            Of a run: three forward passes for every image trained on, since the backward pass has two products for each
+            one of the forward pass, and one forward pass for every test image after each epoch.
+        devices, device
+            How many GPUs or CPU cores it has, and which of these.
+        hours
+            Wall time at the rate in `plan.gpu` or `plan.cpu`, on all devices.
+        packed
+            Bytes of the dataset: pixels of one byte and labels of eight.
+        snapshots
+            Bytes of W_K, W_Q, W_V, W_O in float32 at all snapshots.
+        checkpoints
+            Bytes while it runs: weights and Adam's two moments of each; the last two states and the one being written.
+        spectra
+            Bytes of spectra and baselines: 8 a singular value, and three times, because they are in a table of the run,
+            of the dataset and of the study.
     """
     model, training = config["vit"]["models"][name], config["vit"]["training"][name]
     hardware = config["vit"]["hardware"][name]
@@ -146,7 +158,9 @@ def describe(config, datasets, benchmarks):
         if images:
             costs[name] = run_cost(config, name, images)
         else:
-            notes.append(f"{name} is left out: how many images it has is neither known from a packed dataset nor said.")
+            notes.append(
+                f"{name} is left out: how many images it has is not known before it is packed; `plan.images` can say."
+            )
     counts = {name: sum(run["dataset"] == name for run in runs) for name in costs}
     jobs = job_counts(config)
     parts = [
@@ -155,7 +169,7 @@ def describe(config, datasets, benchmarks):
         _table([*([rule, str(number)] for rule, number in jobs.items()), ["total", str(sum(jobs.values()))]]),
         "Training of vision transformers, at " + _rates(config, costs),
         _table(_time_rows(costs, counts)),
-        "Disk, in GB (checkpoints are deleted at the end of a run)",
+        "Disk (checkpoints are deleted at the end of a run)",
         _table(_disk_rows(costs, counts)),
         *notes,
     ]
@@ -179,9 +193,9 @@ def _time_rows(costs, counts):
         totals[cost["device"]] = totals.get(cost["device"], 0) + hours
         on = f"{cost['devices']} {cost['device']}{'s' * (cost['devices'] > 1)}"
         amount = [str(counts[name]), f"{cost['parameters'] / 1e6:.2f} M", f"{cost['flops']:.2e}"]
-        rows.append([name, *amount, on, f"{cost['hours']:.2f}", f"{hours:.2f}"])
+        rows.append([name, *amount, on, f"{cost['hours']:.3g}", f"{hours:.3g}"])
     for device, hours in totals.items():
-        rows.append(["total", "", "", "", f"{device}s", "", f"{hours:.2f}"])
+        rows.append(["total", "", "", "", f"{device}s", "", f"{hours:.3g}"])
     return rows
 
 
@@ -191,8 +205,8 @@ def _disk_rows(costs, counts):
     for name, cost in costs.items():
         sizes = [cost["packed"], counts[name] * cost["snapshots"], counts[name] * cost["spectra"]]
         total += sum(sizes)
-        rows.append([name, *(f"{size / 1e9:.3f}" for size in (*sizes, sum(sizes), cost["checkpoints"]))])
-    return [*rows, ["total", "", "", "", f"{total / 1e9:.3f}", ""]]
+        rows.append([name, *map(_size, (*sizes, sum(sizes), cost["checkpoints"]))])
+    return [*rows, ["total", "", "", "", _size(total), ""]]
 
 
 def _measured_rows(runs, costs, benchmarks):
@@ -203,8 +217,13 @@ def _measured_rows(runs, costs, benchmarks):
         if hours is not None and run["dataset"] in costs:
             predicted = costs[run["dataset"]]["hours"]
             which = [run["dataset"], run["alpha"], str(run["seed"])]
-            rows.append([*which, f"{predicted:.3f}", f"{hours:.3f}", f"{hours / predicted:.2f}"])
+            rows.append([*which, f"{predicted:.3g}", f"{hours:.3g}", f"{hours / predicted:.2f}"])
     return rows
+
+
+def _size(size):
+    """Bytes as GB, or as MB if they are fewer than 1 GB."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _table(rows):
