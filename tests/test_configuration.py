@@ -113,7 +113,7 @@ MISTAKES = {
     "misspelt key": (
         put("toy", "sampels", 5),
         "config: unknown key `toy.sampels`; did you mean `samples`?",
-    ),  # codespell:ignore sampels
+    ),
     "misspelt section": (put("tpy", {}), "config: unknown key `tpy`; did you mean `toy`?"),
     "key like no other": (
         put("assumptions", "plateaus", "zzz", 1),
@@ -157,7 +157,7 @@ MISTAKES = {
         'config: `toy.structures` is \'a/b\', but must be a name of letters, digits, "_" and "-" only.',
     ),
     "structure not defined": (
-        put("toy", "runs", 0, "structure", "diagnoal"),  # codespell:ignore diagnoal
+        put("toy", "runs", 0, "structure", "diagnoal"),
         "config: `toy.runs[0].structure` is 'diagnoal', but must be one of the names under `toy.structures`:"
         " diagonal, full, full_dense, diagonal_gd, diagonal_sgd.",
     ),
