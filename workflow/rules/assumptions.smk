@@ -8,11 +8,7 @@ Inputs: problems of the diagonal structure. Outputs: results/{study}/assumptions
 rule assumptions:
     """The perturbation runs of both assumptions."""
     input:
-        expand(
-            "<results>/assumptions/{assumption}/seed_{seed}/perturbations.parquet",
-            assumption=["plateaus", "activations"],
-            seed=config["assumptions"]["seeds"],
-        ),
+        "<results>/tables/perturbations.parquet",
 
 
 rule perturb_toy:

@@ -118,7 +118,8 @@ def table_parts(wildcards):
         "theorem": "toy/diagonal/seed_{seed}/theorem.parquet",
     }
     if wildcards.table == "perturbations":
-        return rules.assumptions.input
+        seeds, assumptions = config["assumptions"]["seeds"], ("plateaus", "activations")
+        return [f"{RESULTS}/assumptions/{name}/seed_{s}/perturbations.parquet" for name in assumptions for s in seeds]
     if wildcards.table in ("metrics", "spectra", "baselines"):
         return dataset_table_parts(wildcards)
     structure = None if wildcards.table in ("trajectory", "events") else "diagonal"

@@ -8,8 +8,7 @@ Inputs: the configuration under `toy`. Outputs: results/{study}/toy/.
 rule toy:
     """The toy runs, and Algorithm 1 against them."""
     input:
-        toy_files(f"{RESULTS}/toy/{{structure}}/alpha_{{alpha}}/seed_{{seed}}/trajectory.parquet"),
-        toy_files(f"{RESULTS}/toy/diagonal/seed_{{seed}}/theorem.parquet", "diagonal"),
+        expand("<results>/tables/{table}.parquet", table=["trajectory", "events", "stages", "theorem"]),
 
 
 rule make_problem:
