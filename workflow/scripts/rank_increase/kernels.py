@@ -49,17 +49,6 @@ def mix_rows(P, B, out, tokens, dim):
 
 
 @njit(**COMPILE, inline="always")
-def mix_columns(P, B, out, tokens, dim):
-    """out = P^T B."""
-    for i in range(tokens):
-        for k in range(dim):
-            total = 0.0
-            for j in range(tokens):
-                total += P[j, i] * B[j, k]
-            out[i, k] = total
-
-
-@njit(**COMPILE, inline="always")
 def softmax_rows(S, tokens, dim):
     """Softmax of each row, in place."""
     for i in range(tokens):
@@ -170,7 +159,7 @@ def compile_head(tokens, dim):
             row_products(E, b, G, tokens, dim)
             softmax_backward(P, G, tokens, dim)
             mix_rows(G, X[sample], a, tokens, dim)
-            mix_columns(P, E, b, tokens, dim)
+            mix_rows(P.T, E, b, tokens, dim)
         return total
 
     return diagonal, full
