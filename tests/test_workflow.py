@@ -216,7 +216,9 @@ def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tre
     folder = shutil.copytree(finished, tmp_path / "run")
     target = folder / "results/tiny/toy/diagonal_sgd/alpha_0.001/seed_99/trajectory.parquet"
     line, pipe = command(tree, folder, target.relative_to(folder), **options), subprocess.PIPE
-    process = subprocess.Popen(line, cwd=tree, stdout=pipe, stderr=pipe, start_new_session=True)
+    # Started in the background of a script, as by some CI systems, pytest and its children ignore SIGINT.
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    process = subprocess.Popen(line, cwd=tree, stdout=pipe, stderr=pipe, start_new_session=True, **heed)
     wait_for(folder / "results/tiny/logs/train_toy/diagonal_sgd_alpha_0.001_seed_99.log", process)
     time.sleep(0.3)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
