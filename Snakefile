@@ -22,6 +22,7 @@ include: "workflow/rules/spectra.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/vit_figures.smk"
+include: "workflow/rules/explorer.smk"
 include: "workflow/rules/plan.smk"
 
 
@@ -40,6 +41,7 @@ rule all:
         rules.assumptions.input,
         rules.vit.input,
         rules.figures.input,
+        rules.explorer.output,
     message:
         "All figures and tables are there"
 

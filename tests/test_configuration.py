@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 from rank_increase import configuration
-from rank_increase.configuration import ConfigError, check_config, check_folder, library_digest, toy_runs
+from rank_increase.configuration import (
+    ConfigError,
+    check_config,
+    check_folder,
+    folder_digest,
+    library_digest,
+    toy_runs,
+)
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "workflow" / "scripts"
@@ -308,6 +315,16 @@ def test_a_digest_depends_neither_on_the_place_nor_on_the_age_of_the_code(script
     for path in scripts.rglob("*.py"):
         path.touch()
     assert library_digest("train_toy") == expected
+
+
+def test_the_digest_of_a_folder_changes_with_its_files_and_not_with_their_age(scripts):
+    file = scripts.parent / "page" / "style.css"
+    file.parent.mkdir()
+    digests = []
+    for text in ("p { margin: 0 }", "p { margin: 0 }", "p { margin: 1em }"):
+        file.write_text(text)
+        digests.append(folder_digest("page"))
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize(

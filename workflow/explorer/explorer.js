@@ -68,6 +68,14 @@ function choose(key, options, fallback) {
   return options.find((option) => String(option) === state[key]);
 }
 
+// The same for a number, which `allowed` brings to one that there is.
+function chooseNumber(key, fallback, allowed) {
+  const value = parseFloat(state[key]);
+  const chosen = allowed(Number.isFinite(value) ? value : fallback);
+  state[key] = String(chosen);
+  return chosen;
+}
+
 function showOptions(id, options, label = String) {
   const select = byId(id);
   select.replaceChildren(...options.map((option) => new Option(label(option), option, false, String(option) === state[id])));
@@ -173,7 +181,7 @@ const RANK_TICKS = [1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 3
 const headName = (head) => (head === "all" ? "mean of all" : String(Number(head) + 1));
 
 function chooseVit() {
-  const { runs, names } = study.vit;
+  const { runs } = study.vit;
   const datasets = unique(runs.map((run) => run.dataset));
   const dataset = choose("dataset", datasets, datasets[0]);
   const ofDataset = runs.filter((run) => run.dataset === dataset);
@@ -187,15 +195,18 @@ function chooseVit() {
   const [, layers, heads] = run.products[product].delta.stable_rank.shape;
   const layer = choose("layer", range(layers), 1);
   const head = choose("head", ["all", ...range(heads)], "all");
-  state.epoch = String(nearest(run.epochs, Number(state.epoch ?? run.epochs.at(-1))));
-  showOptions("dataset", datasets, (name) => names[name]);
-  showOptions("scale", scales);
-  showOptions("seed", seeds);
+  const epoch = chooseNumber("epoch", run.epochs.at(-1), (wanted) => nearest(run.epochs, wanted));
+  return { run, product, layer, head, epoch, ofDataset, options: { datasets, scales, seeds, layers, heads } };
+}
+
+function showVitControls({ run, options }) {
+  showOptions("dataset", options.datasets, (name) => study.vit.names[name]);
+  showOptions("scale", options.scales);
+  showOptions("seed", options.seeds);
   showOptions("product", Object.keys(PRODUCTS), (name) => PLAIN[name]);
-  showOptions("layer", range(layers), (number) => number + 1);
-  showOptions("head", ["all", ...range(heads)], headName);
+  showOptions("layer", range(options.layers), (number) => number + 1);
+  showOptions("head", ["all", ...range(options.heads)], headName);
   showSlider("epoch", run.epochs, (epoch) => `${epoch} of ${run.epochs.at(-1)}`);
-  return { run, product, layer, head, epoch: Number(state.epoch), ofDataset };
 }
 
 // Mean and deviation over the chosen heads; a single head has no deviation.
@@ -225,7 +236,7 @@ function styled(matrix, x, y, options) {
 }
 
 function band(x, means, deviations, name) {
-  const y = [...means.map((mean, i) => mean + deviations[i]), ...means.map((mean, i) => mean - deviations[i]).reverse()];
+  const y = [...means.map((mean, i) => mean + deviations[i]), ...means.map((mean, i) => Math.max(1e-3, mean - deviations[i])).reverse()];
   return {
     x: [...x, ...x.toReversed()], y, fill: "toself", mode: "lines", line: { width: 0 }, opacity: 0.2,
     fillcolor: color(name), hoverinfo: "skip",
@@ -234,23 +245,28 @@ function band(x, means, deviations, name) {
 
 function drawSpectra(view) {
   const traces = [];
-  let longest = 1;
   for (const matrix of ["noise", "initial", "delta"]) {
     const [means, deviations] = transposed(spectrumAt(view, matrix));
     if (!means[0]) continue; // a change of zero
     const x = means.map((_, index) => index + 1);
-    longest = Math.max(longest, x.length);
     if (view.head === "all") traces.push(band(x, means, deviations, STYLES[matrix].color));
     traces.push(styled(matrix, x, means, { hovertemplate: `%{y:.3f} at index %{x}<extra>${STYLES[matrix].name}</extra>` }));
   }
   draw("spectra", traces, {
-    xaxis: axis("index of singular value", { range: [0.5, longest + 0.5] }),
+    xaxis: axis("index of singular value", { range: [0.5, longestSpectrum(view) + 0.5] }),
     yaxis: axis("singular value / largest", { range: [0, 1.04] }),
-    annotations: view.epoch > 0 ? [] : [{
-      text: "Epoch 0: nothing has changed yet.<br>Move the slider, or press Play.", xref: "paper", yref: "paper",
-      x: 0.98, y: 0.98, xanchor: "right", yanchor: "top", showarrow: false, align: "right", font: { size: 14 },
-    }],
+    annotations: noteOfNoChange(view),
   });
+}
+
+function longestSpectrum(view) {
+  return Math.max(...Object.values(view.run.products[view.product]).map(({ spectra }) => spectra.shape.at(-1)));
+}
+
+function noteOfNoChange(view) {
+  if (view.epoch > 0) return [];
+  const place = { xref: "paper", yref: "paper", x: 0.98, y: 0.98, xanchor: "right", yanchor: "top", align: "right" };
+  return [{ text: "Epoch 0: nothing has changed yet.<br>Move the slider, or press Play.", showarrow: false, ...place }];
 }
 
 const transposed = (pairs) => [pairs.map(([first]) => first), pairs.map(([, second]) => second)];
@@ -306,6 +322,7 @@ function drawScales(view) {
     }),
     yaxis: rankAxis(view),
     shapes: [verticalLine(Number(view.run.alpha), "quiet", 1.5)],
+    annotations: noteOfNoChange(view),
   });
 }
 
@@ -315,12 +332,13 @@ function describeVit(view) {
   const ranks = view.epoch === 0
     ? `Stable rank of the initial product: ${rank("initial")}.`
     : `Stable rank of the change: ${rank("delta")}; of a random change: ${rank("noise")}; of the initial product: ${rank("initial")}.`;
-  const tested = accuracy === undefined ? "" : ` Test accuracy: ${(100 * accuracy).toFixed(1)} %.`;
+  const tested = accuracy === undefined ? "" : ` Test accuracy: ${(100 * accuracy).toFixed(1)}\u00a0%.`;
   byId("vit-readout").textContent = `Epoch ${view.epoch}. ${ranks}${tested}`;
 }
 
 function renderVit() {
   const view = chooseVit();
+  showVitControls(view);
   const heads = view.head === "all" ? "all heads" : `head ${headName(view.head)}`;
   document.querySelector("#vit .which").textContent = `of ${PLAIN[view.product]}, layer ${view.layer + 1}, ${heads}`;
   document.querySelector("#vit .spread").hidden = view.head !== "all";
@@ -360,13 +378,18 @@ function chooseToy() {
   const alphas = ofProblem.map((run) => run.alpha);
   const run = ofProblem.find((candidate) => candidate.alpha === choose("alpha", alphas, study.shown.alpha));
   const end = array(run.time).at(-1);
-  state.time = String(Math.min(end, Number(state.time ?? end / 2)));
-  showOptions("structure", names, structureName);
-  showOptions("problem", problems);
-  showSlider("alpha", alphas, String);
-  Object.assign(byId("time"), { max: end, step: end / 1000, value: state.time });
+  const time = chooseNumber("time", end / 2, (wanted) => Math.max(0, Math.min(end, wanted)));
   const prediction = structures[structure].predicted ? stages[problem] : undefined;
-  return { run, ofProblem, prediction, end, full: structures[structure].weights === "full", time: Number(state.time) };
+  const full = structures[structure].weights === "full";
+  return { run, ofProblem, prediction, end, full, time, options: { names, problems, alphas } };
+}
+
+function showToyControls({ end, time, options }) {
+  showOptions("structure", options.names, structureName);
+  showOptions("problem", options.problems);
+  showSlider("alpha", options.alphas, String);
+  Object.assign(byId("time"), { max: end, step: end / 1000, value: time });
+  showValue("time", time.toFixed(0));
 }
 
 // The first stage in which each entry becomes active, from 0, by product and index.
@@ -384,7 +407,7 @@ function staircase(prediction, start, values, end) {
 
 function lossTraces(view) {
   const others = view.ofProblem.filter((run) => run !== view.run).map((run) => ({ x: array(run.time), y: array(run.loss) }));
-  const traces = [{ ...joined(others), line: { color: color("idle"), width: 1, dash: "dot" }, hoverinfo: "skip" }];
+  const traces = [{ ...joined(others), line: { color: color("quiet"), width: 1, dash: "1px,3px" }, hoverinfo: "skip" }];
   if (view.prediction) {
     // At alpha -> 0 training starts where the run with the smallest alpha does.
     const start = array(view.ofProblem.at(-1).loss)[0];
@@ -437,12 +460,12 @@ function entryLabels(view, product, yref) {
 
 const panelTitle = (text, yref) => ({
   text: `<b>${text}</b>`, x: 0, xref: "paper", xanchor: "left", y: 1, yref: `${yref} domain`, yanchor: "bottom",
-  showarrow: false, yshift: 2,
+  showarrow: false, yshift: 2, bgcolor: color("page"),
 });
 
 function drawStages(view) {
   const stages = firstStages(view.prediction);
-  const entries = view.full ? "singular values of" : "diagonal entries of";
+  const entries = view.full ? "Singular values of" : "Diagonal entries of";
   const traces = [
     ...lossTraces(view), ...entryTraces(view, "KQ", "y2", stages), ...entryTraces(view, "VO", "y3", stages),
   ];
@@ -452,12 +475,12 @@ function drawStages(view) {
     margin: { l: 56, r: 30, t: 30, b: 44 },
     dragmode: fine ? "zoom" : false,
     xaxis: axis(RESCALED_TIME, { range: [0, view.end], anchor: "y3", fixedrange: !fine }),
-    yaxis: axis("training loss", { domain: [0.74, 1], rangemode: "tozero" }),
+    yaxis: axis("loss", { domain: [0.74, 1], rangemode: "tozero" }),
     yaxis2: axis("value", { domain: [0.385, 0.665] }),
     yaxis3: axis("value", { domain: [0, 0.31] }),
     shapes,
     annotations: [
-      panelTitle("Loss", "y"), panelTitle(`${entries} ${PRODUCTS.KQ}`, "y2"), panelTitle(`${entries} ${PRODUCTS.VO}`, "y3"),
+      panelTitle("Training loss", "y"), panelTitle(`${entries} ${PRODUCTS.KQ}`, "y2"), panelTitle(`${entries} ${PRODUCTS.VO}`, "y3"),
       ...entryLabels(view, "KQ", "y2"), ...entryLabels(view, "VO", "y3"),
     ],
   });
@@ -465,7 +488,7 @@ function drawStages(view) {
 
 const stageLines = (times) => ({
   type: "path", xref: "x", yref: "paper", path: times.map((time) => `M${time},0V1`).join(""), layer: "below",
-  line: { color: color("quiet"), width: 0.7, dash: "2px,3px" },
+  line: { color: color("idle"), width: 1, dash: "2px,3px" },
 });
 
 function moveCursor(view) {
@@ -489,12 +512,13 @@ function describeToy(view) {
 
 function renderToy(changed) {
   const view = chooseToy();
-  showValue("time", view.time.toFixed(0));
+  showToyControls(view);
   byId("toy-readout").textContent = describeToy(view);
   if (changed.length === 1 && changed[0] === "time") return moveCursor(view);
   const weights = view.full ? "Full weights" : "Diagonal weights";
   document.querySelector("#toy .which").textContent = `${weights}, α = ${view.run.alpha}`;
   document.querySelectorAll("#toy .prediction").forEach((item) => { item.hidden = !view.prediction; });
+  document.querySelector("#toy .others").hidden = view.ofProblem.length < 2;
   drawStages(view);
 }
 

@@ -8,6 +8,7 @@ from rank_increase.configuration import (
     ConfigError,
     check_config,
     check_folder,
+    folder_digest,
     library_digest,
     toy_runs,
     vit_runs,

@@ -208,3 +208,11 @@ def library_digest(script, without=()):
                 node.body = node.body[1:] or [ast.Pass()]
         digest.update(ast.unparse(tree).encode())
     return digest.hexdigest()[:12]
+
+
+def folder_digest(folder):
+    """Hash of the files in a folder of workflow/; 12 hexadecimal digits, a parameter of rules that read them."""
+    digest = sha256()
+    for path in sorted((SCRIPTS.parent / folder).iterdir()):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
