@@ -544,7 +544,7 @@ function connect() {
     byId(id).addEventListener("change", ({ target }) => update({ [id]: target.value }));
   }
   byId("time").addEventListener("input", ({ target }) => update({ time: target.value }));
-  makePlayer("time", 200, 60);
+  makePlayer("time", 100, 100);
   if (study.toy) {
     byId("alpha").addEventListener("input", ({ target }) => update({ alpha: chooseToy().ofProblem[target.value].alpha }));
     makePlayer("alpha", null, 1200);
