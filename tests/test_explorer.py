@@ -289,7 +289,7 @@ class Page:
         self.wait(lambda: self.run("return document.body.dataset.ready"))
 
     def wait(self, condition):
-        WebDriverWait(self.driver, 30, poll_frequency=0.05).until(lambda _: condition())
+        WebDriverWait(self.driver, 60, poll_frequency=0.05).until(lambda _: condition())
 
     def run(self, script):
         return self.driver.execute_script(script)
@@ -370,12 +370,21 @@ def test_arrow_keys_on_the_slider_turn_training_over(opened, tables):
 def test_play_goes_through_the_epochs_from_the_first_to_the_last_and_stops(opened, start):
     browser = opened()
     assert browser.find("#epoch").get_attribute("value") == "3"
+    browser.run(
+        "window.seen = [];"
+        "document.getElementById('epoch').addEventListener("
+        "'input', ({target}) => window.seen.push([target.value, document.getElementById('epoch-value').value]))"
+    )
     start(browser)
-    assert browser.find("#epoch-play").text == "Pause"
-    assert browser.find("#epoch").get_attribute("value") in "01"
-    browser.wait(lambda: browser.find("#epoch").get_attribute("value") == "2")
-    browser.wait(lambda: browser.find("#epoch-play").text == "Play")
-    assert browser.find("#epoch").get_attribute("value") == "3"
+    browser.wait(lambda: len(browser.run("return window.seen")) > 3 and browser.find("#epoch-play").text == "Play")
+    assert browser.run("return window.seen") == [
+        ["0", "0 of 10"],
+        ["1", "1 of 10"],
+        ["2", "3 of 10"],
+        ["3", "10 of 10"],
+    ]
+    browser.press("#epoch", Keys.HOME, " ", " ")
+    assert browser.find("#epoch-play").text == "Play"
 
 
 def test_every_selector_changes_what_is_drawn(opened, tables):

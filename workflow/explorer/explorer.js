@@ -34,7 +34,7 @@ function array(place) {
 function nested(values, shape) {
   if (shape.length === 1) return values;
   const size = values.length / shape[0];
-  return Array.from({ length: shape[0] }, (_, row) => nested(values.slice(row * size, (row + 1) * size), shape.slice(1)));
+  return range(shape[0]).map((row) => nested(values.slice(row * size, (row + 1) * size), shape.slice(1)));
 }
 
 const unique = (values) => [...new Set(values)];
@@ -78,7 +78,8 @@ function chooseNumber(key, fallback, allowed) {
 
 function showOptions(id, options, label = String) {
   const select = byId(id);
-  select.replaceChildren(...options.map((option) => new Option(label(option), option, false, String(option) === state[id])));
+  select.replaceChildren(...options.map((option) => new Option(label(option), option)));
+  select.value = state[id];
   select.disabled = options.length < 2;
 }
 
@@ -168,7 +169,9 @@ function joined(lines) {
 // Vision transformers
 
 const STYLES = {
-  delta: { line: { width: 2.5 }, marker: { size: 7 }, mode: "lines+markers", name: "change by training", color: "accent" },
+  delta: {
+    line: { width: 2.5 }, marker: { size: 7 }, mode: "lines+markers", name: "change by training", color: "accent",
+  },
   initial: {
     line: { width: 1.8 }, marker: { size: 7, symbol: "square-open" }, mode: "lines+markers", name: "initial product",
     color: "initial",
@@ -236,10 +239,11 @@ function styled(matrix, x, y, options) {
 }
 
 function band(x, means, deviations, name) {
-  const y = [...means.map((mean, i) => mean + deviations[i]), ...means.map((mean, i) => Math.max(1e-3, mean - deviations[i])).reverse()];
+  const upper = means.map((mean, index) => mean + deviations[index]);
+  const lower = means.map((mean, index) => Math.max(1e-3, mean - deviations[index])); // a logarithmic axis has no 0
   return {
-    x: [...x, ...x.toReversed()], y, fill: "toself", mode: "lines", line: { width: 0 }, opacity: 0.2,
-    fillcolor: color(name), hoverinfo: "skip",
+    x: [...x, ...x.toReversed()], y: [...upper, ...lower.toReversed()], mode: "lines", line: { width: 0 },
+    fill: "toself", fillcolor: color(name), opacity: 0.2, hoverinfo: "skip",
   };
 }
 
@@ -250,7 +254,8 @@ function drawSpectra(view) {
     if (!means[0]) continue; // a change of zero
     const x = means.map((_, index) => index + 1);
     if (view.head === "all") traces.push(band(x, means, deviations, STYLES[matrix].color));
-    traces.push(styled(matrix, x, means, { hovertemplate: `%{y:.3f} at index %{x}<extra>${STYLES[matrix].name}</extra>` }));
+    const hovertemplate = `%{y:.3f} at index %{x}<extra>${STYLES[matrix].name}</extra>`;
+    traces.push(styled(matrix, x, means, { hovertemplate }));
   }
   draw("spectra", traces, {
     xaxis: axis("index of singular value", { range: [0.5, longestSpectrum(view) + 0.5] }),
@@ -276,7 +281,8 @@ function rankAxis(view) {
   const ranks = view.ofDataset.flatMap((run) =>
     Object.keys(STYLES).flatMap((matrix) => array(run.products[view.product][matrix].stable_rank).flat(2)));
   const largest = ranks.reduce((best, rank) => (rank > best ? rank : best), 1);
-  return axis("stable rank", { type: "log", range: [Math.log10(0.9), Math.log10(1.15 * largest)], tickvals: RANK_TICKS });
+  const limits = [0.9, 1.15 * largest].map(Math.log10);
+  return axis("stable rank", { type: "log", range: limits, tickvals: RANK_TICKS });
 }
 
 function drawRanks(view) {
@@ -318,7 +324,8 @@ function drawScales(view) {
   const logs = scales.map((scale) => Math.log10(scale));
   draw("scales", traces, {
     xaxis: axis("init scale α", {
-      type: "log", range: [Math.min(...logs) - 0.12, Math.max(...logs) + 0.12], tickvals: scales.map(Number), ticktext: scales,
+      type: "log", range: [Math.min(...logs) - 0.12, Math.max(...logs) + 0.12],
+      tickvals: scales.map(Number), ticktext: scales,
     }),
     yaxis: rankAxis(view),
     shapes: [verticalLine(Number(view.run.alpha), "quiet", 1.5)],
@@ -329,11 +336,10 @@ function drawScales(view) {
 function describeVit(view) {
   const rank = (matrix) => short(rankAt(view.run, view, matrix, view.epoch)[0]);
   const accuracy = view.run.accuracy[view.epoch];
-  const ranks = view.epoch === 0
-    ? `Stable rank of the initial product: ${rank("initial")}.`
-    : `Stable rank of the change: ${rank("delta")}; of a random change: ${rank("noise")}; of the initial product: ${rank("initial")}.`;
+  const changes = view.epoch === 0 ? "" : `of the change: ${rank("delta")}; of a random change: ${rank("noise")}; `;
   const tested = accuracy === undefined ? "" : ` Test accuracy: ${(100 * accuracy).toFixed(1)}\u00a0%.`;
-  byId("vit-readout").textContent = `Epoch ${view.epoch}. ${ranks}${tested}`;
+  byId("vit-readout").textContent = 
+    `Epoch ${view.epoch}. Stable rank ${changes}of the initial product: ${rank("initial")}.${tested}`;
 }
 
 function renderVit() {
@@ -406,8 +412,9 @@ function staircase(prediction, start, values, end) {
 }
 
 function lossTraces(view) {
-  const others = view.ofProblem.filter((run) => run !== view.run).map((run) => ({ x: array(run.time), y: array(run.loss) }));
-  const traces = [{ ...joined(others), line: { color: color("quiet"), width: 1, dash: "1px,3px" }, hoverinfo: "skip" }];
+  const others = view.ofProblem.filter((run) => run !== view.run);
+  const curves = others.map((run) => ({ x: array(run.time), y: array(run.loss) }));
+  const traces = [{ ...joined(curves), line: { color: color("quiet"), width: 1, dash: "1px,3px" }, hoverinfo: "skip" }];
   if (view.prediction) {
     // At alpha -> 0 training starts where the run with the smallest alpha does.
     const start = array(view.ofProblem.at(-1).loss)[0];
@@ -429,7 +436,8 @@ function entryTraces(view, product, yaxis, stages) {
   const traces = [{ ...joined(idle), line: { color: color("idle"), width: 1 }, hoverinfo: "skip" }];
   if (view.prediction) {
     const limit = array(view.prediction[product]);
-    const lines = range(limit.length).filter(active).map((index) => staircase(view.prediction, 0, limit[index], view.end));
+    const entries = range(limit.length).filter(active);
+    const lines = entries.map((index) => staircase(view.prediction, 0, limit[index], view.end));
     traces.push({ ...joined(lines), line: { color: color("limit"), width: 5, shape: "hv" }, hoverinfo: "skip" });
   }
   const last = Math.max(1, view.full ? values.length - 1 : view.prediction?.index.length - 1);
@@ -448,9 +456,10 @@ function entryTraces(view, product, yaxis, stages) {
 function entryLabels(view, product, yref) {
   const ends = array(view.run[product]).map((values, index) => ({ y: values.at(-1), index }));
   const span = Math.max(...ends.map(({ y }) => y)) - Math.min(...ends.map(({ y }) => y));
+  const room = 0.09 * span;
   const placed = [];
   for (const end of ends.sort((a, b) => Math.abs(b.y) - Math.abs(a.y))) {
-    if (placed.every((other) => Math.abs(other.y - end.y) > 0.09 * span) && Math.abs(end.y) > 0.09 * span) placed.push(end);
+    if (Math.abs(end.y) > room && placed.every((other) => Math.abs(other.y - end.y) > room)) placed.push(end);
   }
   return placed.map(({ y, index }) => ({
     x: 1, xref: "paper", xanchor: "left", y, yref, text: String(index + 1), showarrow: false,
@@ -480,7 +489,8 @@ function drawStages(view) {
     yaxis3: axis("value", { domain: [0, 0.31] }),
     shapes,
     annotations: [
-      panelTitle("Training loss", "y"), panelTitle(`${entries} ${PRODUCTS.KQ}`, "y2"), panelTitle(`${entries} ${PRODUCTS.VO}`, "y3"),
+      panelTitle("Training loss", "y"),
+      panelTitle(`${entries} ${PRODUCTS.KQ}`, "y2"), panelTitle(`${entries} ${PRODUCTS.VO}`, "y3"),
       ...entryLabels(view, "KQ", "y2"), ...entryLabels(view, "VO", "y3"),
     ],
   });
@@ -499,13 +509,15 @@ function describeToy(view) {
   const { run, prediction, time } = view;
   const at = Math.max(0, countUpTo(array(run.time), time) - 1);
   const parts = [`At time ${short(time)} ln(1/α) the loss is ${short(array(run.loss)[at])}`];
-  if (!prediction) return `${parts[0]}. Algorithm 1 predicts nothing for ${view.full ? "full weights" : "this problem"}.`;
+  const unpredicted = view.full ? "full weights" : "this problem";
+  if (!prediction) return `${parts[0]}. Algorithm 1 predicts nothing for ${unpredicted}.`;
   const times = array(prediction.time);
   const stage = countUpTo(times, time);
   if (stage > 0) parts.push(` (predicted limit: ${short(array(prediction.loss)[stage - 1])})`);
   parts.push(`. ${stage} of ${times.length} stages should have happened`);
   if (stage < times.length) {
-    parts.push(`; next, entry ${prediction.index[stage] + 1} of ${PLAIN[prediction.product[stage]]} at ${times[stage].toFixed(1)}`);
+    const entry = `entry ${prediction.index[stage] + 1} of ${PLAIN[prediction.product[stage]]}`;
+    parts.push(`; next, ${entry} at ${times[stage].toFixed(1)}`);
   }
   return `${parts.join("")}.`;
 }
@@ -535,8 +547,8 @@ function render(changed = [...VIT_KEYS, ...TOY_KEYS]) {
 function showAbout() {
   const { study: name, commits, date } = study.about;
   document.title = `Gradual rank increase: ${name}`;
-  const plural = commits.length > 1 ? "commits" : "commit";
-  byId("about").textContent = `Study ${name} · tables of ${plural} ${commits.map((c) => c.slice(0, 12)).join(", ")} · page of ${date}`;
+  const origin = commits.map((commit) => commit.slice(0, 12)).join(", ");
+  byId("about").textContent = `Study ${name} · tables made at commit ${origin} · page made on ${date}`;
 }
 
 function connect() {
@@ -546,7 +558,9 @@ function connect() {
   byId("time").addEventListener("input", ({ target }) => update({ time: target.value }));
   makePlayer("time", 100, 100);
   if (study.toy) {
-    byId("alpha").addEventListener("input", ({ target }) => update({ alpha: chooseToy().ofProblem[target.value].alpha }));
+    byId("alpha").addEventListener("input", ({ target }) => {
+      update({ alpha: chooseToy().ofProblem[target.value].alpha });
+    });
     makePlayer("alpha", null, 1200);
     onClick("stages", (point) => update({ time: String(point.x) }));
   }
