@@ -110,7 +110,14 @@ def build(folder, tables, names=None):
         schema = pa.Schema.from_pandas(table, preserve_index=False)
         write_table(paths[name], table, schema, {"commit": "0123456789abcdef"})
     page = folder / "explorer.html"
-    build_explorer.main(paths, page, structures=STRUCTURES, names=names or {}, shown=SHOWN, study="tiny")
+    build_explorer.main(
+        paths,
+        page,
+        structures=STRUCTURES,
+        names=names or {},
+        shown=SHOWN,
+        provenance={"study": "tiny", "rule": "explorer"},
+    )
     return page
 
 
@@ -177,6 +184,12 @@ def test_toy_runs_come_back_out_of_the_page(page, tables):
     stages = study["toy"]["stages"]["99"]
     np.testing.assert_allclose(array(stages["KQ"]), np.stack(tables["stages"]["KQ"], axis=1), atol=1e-3)
     assert (stages["product"], stages["index"]) == (["KQ", "VO", "KQ"], [1, 2, 3])
+
+
+def test_the_page_says_where_it_comes_from(page):
+    study = decode(page.read_text())[0]
+    assert study["provenance"] == {"study": "tiny", "rule": "explorer"}
+    assert study["about"]["commits"] == ["0123456789abcdef"]
 
 
 def test_only_diagonal_weights_under_a_diagonal_teacher_have_a_prediction(page):

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(tables, page, *, structures, names, shown, study):
+def main(tables, page, *, structures, names, shown, provenance):
     """Write the page of the study from its `tables`, a dict name -> path, which may lack those of a half."""
     rows, store = read_study(tables), ArrayStore()
     commits = sorted({read_provenance(path).get("commit") or "unknown" for path in tables.values()})
     content = {
-        "about": {"study": study, "commits": commits, "date": datetime.now(UTC).date().isoformat()},
+        "about": {"study": provenance["study"], "commits": commits, "date": datetime.now(UTC).date().isoformat()},
+        "provenance": provenance,
         "shown": shown,
         "toy": toy_part(store, rows.get("trajectory"), rows.get("stages"), structures),
         "vit": vit_part(store, rows.get("spectra"), rows.get("baselines"), rows.get("metrics"), names),
@@ -33,5 +34,5 @@ if __name__ == "__main__":
         structures=snakemake.params.structures,
         names=snakemake.params.names,
         shown=snakemake.params.shown,
-        study=provenance["study"],
+        provenance=provenance,
     )

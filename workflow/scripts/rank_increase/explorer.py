@@ -171,7 +171,7 @@ def _spectra(store, rows, key):
 
 
 def read_study(tables):
-    """Tables by name, with the columns that the page needs, from a dict name -> path; missing files are left out."""
+    """Tables by name, with the columns that the page needs, from a dict name -> path."""
     head = [*VIT_RUN, "epoch", "layer", "head", "product", "singular_values", "stable_rank"]
     columns = {
         "trajectory": [*RUN, "rescaled_time", "loss", "product", "index", "value"],
