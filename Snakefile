@@ -23,6 +23,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/vit_figures.smk"
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/study.smk"
 
 
 wildcard_constraints:

@@ -2,8 +2,8 @@
 
 The owner is whoever made the file owner.N with the highest N, and touches it every few seconds. Only one process can
 make owner.N + 1, and with that it has taken the folder over. It does so once nobody has touched owner.N for a while, or
-knows at once that its process is dead. Clocks of different machines are never compared. An owner that was frozen all the
-while finds out before it puts the next file in place, and stops.
+knows at once that its process is dead. Clocks of different machines are never compared. An owner that was frozen all
+the while finds out before it puts the next file in place, and stops.
 """
 
 import errno
@@ -54,6 +54,7 @@ class Owner:
         return cls(socket.gethostname(), os.getpid(), os.environ.get("SLURM_JOB_ID"), _machine(), uuid.uuid4().hex)
 
     def __str__(self):
+        """For a sentence."""
         return f"process {self.pid} on {self.host}" + (f" (Slurm job {self.job})" if self.job else "")
 
     def is_dead(self):
@@ -192,21 +193,21 @@ def _claim(folder, label, patience, silence):
 def _create(folder, number, owner):
     path = _path(folder, number)
     try:
-        file = open(path, "x")
+        with open(path, "x") as file:
+            try:
+                json.dump(asdict(owner), file)
+                file.flush()
+            except OSError:  # a full disk: nobody works here
+                path.unlink(missing_ok=True)
+                raise
     except (FileExistsError, FileNotFoundError):  # another was faster, or has deleted the folder
         return False
-    try:
-        with file:
-            json.dump(asdict(owner), file)
-    except OSError:  # a full disk, of which the file is no sign that somebody works here
-        path.unlink(missing_ok=True)
-        raise
     return True
 
 
 def _busy(label, owner, folder):
     end = f"end it (`scancel {owner.job}`)" if owner.job else f"end it (`kill {owner.pid}` on {owner.host})"
     return (
-        f"{label}: {owner} is training this run in {folder}, and two would write over each other: wait until it is done,"
-        f" or {end} and run the same command again; it then goes on from the last saved state."
+        f"{label}: {owner} is training this run in {folder}, and two would write over each other: wait until it is"
+        f" done, or {end} and run the same command again; it then goes on from the last saved state."
     )
