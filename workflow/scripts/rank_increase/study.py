@@ -180,6 +180,8 @@ def _stopped_lines(progress):
 def _duration(seconds):
     """Like "3 d 4 h", "2 h 5 min" or "1 min"."""
     minutes = round(seconds / 60)
+    if not minutes:
+        return "< 1 min"
     days, hours, minutes = minutes // 1440, minutes // 60 % 24, minutes % 60
     if days:
         return f"{days} d {hours} h"
