@@ -80,7 +80,7 @@ def test_living_owner_is_waited_for(tmp_path, holder, caplog):
     ]
 
 
-def test_living_owner_is_named_when_the_wait_is_over(tmp_path, monkeypatch):
+def test_living_owner_is_named_when_the_wait_is_over(tmp_path, monkeypatch, caplog):
     put(tmp_path, 1, ELSEWHERE)
     begun, numbers = time.monotonic(), ownership._numbers
 
@@ -96,6 +96,7 @@ def test_living_owner_is_named_when_the_wait_is_over(tmp_path, monkeypatch):
     )
     with pytest.raises(NotOwner, match=re.escape(sentence)), owned(tmp_path, "run", **{**FAST, "patience": 1.0}):
         pass
+    assert caplog.messages == [sentence]
     assert 1 < time.monotonic() - begun < 10
     assert [path.name for path in tmp_path.iterdir()] == ["owner.1"]
 

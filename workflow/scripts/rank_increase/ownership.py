@@ -152,17 +152,22 @@ def owned(folder, label, *, patience=PATIENCE, silence=SILENCE, beat=BEAT):
     OSError
         If the folder cannot be written to.
     """
-    ownership, done = _claim(str(folder), label, patience, silence), threading.Event()
-    beating = threading.Thread(target=ownership._beat, args=(done, beat), daemon=True)
-    beating.start()
+    done = threading.Event()
     try:
-        yield ownership
-    finally:
-        done.set()
-        beating.join(beat)
-        with suppress(OSError, NotOwner):
-            ownership.check()
-            _path(folder, ownership.number).unlink()
+        ownership = _claim(str(folder), label, patience, silence)
+        beating = threading.Thread(target=ownership._beat, args=(done, beat), daemon=True)
+        beating.start()
+        try:
+            yield ownership
+        finally:
+            done.set()
+            beating.join(beat)
+            with suppress(OSError, NotOwner):
+                ownership.check()
+                _path(folder, ownership.number).unlink()
+    except NotOwner as refused:
+        logger.error("%s", refused)  # a SystemExit has no traceback in the log
+        raise
 
 
 def _claim(folder, label, patience, silence):
