@@ -12,7 +12,7 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan test bench lint lock clean help
+.PHONY: all env plan status clean-scratch clean-snapshots test bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -36,6 +36,15 @@ env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
 
 plan: env ## print what a study will cost: jobs, GPU-hours, disk (STUDY=paper)
 	@snakemake plan --cores 1 --quiet all --nolock $(CONFIG)
+
+status: env ## print how far a study has come, also while it runs (STUDY=paper)
+	@snakemake status --cores 1 --quiet all --nolock $(CONFIG)
+
+clean-scratch: env ## delete what runs keep to go on from, of finished runs
+	@snakemake clean_scratch --cores 1 --quiet all $(CONFIG)
+
+clean-snapshots: env ## delete that and the weights of runs whose spectra are there: a new measure would train anew
+	@snakemake clean_snapshots --cores 1 --quiet all $(CONFIG)
 
 test: env ## run the tests
 	pytest
@@ -62,4 +71,4 @@ clean: ## remove the environment and caches, but no results
 	find workflow tests -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

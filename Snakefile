@@ -24,6 +24,7 @@ include: "workflow/rules/figures.smk"
 include: "workflow/rules/vit_figures.smk"
 include: "workflow/rules/explorer.smk"
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/study.smk"
 
 
 wildcard_constraints:

@@ -1,13 +1,16 @@
 """Training: the schedule, the order of the data, and runs that are killed, stopped, damaged or diverge."""
 
+import errno
 import logging
 import math
 import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,11 +18,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import train_vit
 from rank_increase import jobs, training
 from rank_increase.batches import Batches, _crop_and_flip, _Split
 from rank_increase.checkpoints import Checkpoints, Stopped, StopRequest
 from rank_increase.data import Source, Split, open_dataset, pack
-from rank_increase.training import Job, Recipe, clear_scratch, finished_metrics, publish_snapshots, train
+from rank_increase.ownership import NotOwner, owned
+from rank_increase.tables import read_table
+from rank_increase.training import Job, Recipe, finished_metrics, publish_snapshots
 from rank_increase.vit import VisionTransformer, scale_initial_weights
 
 CPU = torch.device("cpu")
@@ -61,6 +67,22 @@ def job(dataset, tmp_path):
     )
 
 
+def train(job, processes=1):
+    with owned(job.scratch, job.label) as ownership:
+        training.train(job, ownership, processes)
+
+
+class Sole:
+    """An ownership that nobody disputes."""
+
+    def check(self):
+        pass
+
+
+def run_of(job):
+    return training._Run(job, Sole(), CPU, 0, 1, StopRequest())
+
+
 def results(job):
     """What a run left: metrics but for the speed, and the bytes of every snapshot."""
     snapshots = {path.name: path.read_bytes() for path in sorted((job_path(job) / "snapshots").iterdir())}
@@ -68,7 +90,7 @@ def results(job):
 
 
 def job_path(job):
-    return training.Path(job.scratch)
+    return Path(job.scratch)
 
 
 def assert_same_run(first, second):
@@ -193,10 +215,10 @@ def test_run_learns_and_keeps_what_it_should(job):
 
 
 def test_snapshot_of_epoch_0_is_the_scaled_initialization(job, tmp_path):
-    train(job)
-    publish_snapshots(job, tmp_path / "published")
-    clear_scratch(job)
-    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+    with owned(job.scratch, job.label) as ownership:
+        training.train(job, ownership)
+        publish_snapshots(job, ownership, tmp_path / "published")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["published", "scratch"]
     torch.manual_seed(job.seed)
     model = VisionTransformer(image_size=8, channels=2, classes=2, **MODEL)
     scale_initial_weights(model, job.alpha)
@@ -213,7 +235,7 @@ def test_snapshot_of_epoch_0_is_the_scaled_initialization(job, tmp_path):
 
 def test_first_step_is_adam_on_the_mean_loss_without_decay(job):
     job = replace(job, recipe=replace(RECIPE, epochs=1, warmup_epochs=0, batch_size=70, augment=False))
-    run = training._Run(job, CPU, 0, 1, StopRequest())
+    run = run_of(job)
     before = {name: value.detach().clone() for name, value in run.model.named_parameters()}
     images, labels = next(run.batches.train(1))
     loss = torch.nn.functional.cross_entropy(run.model(run.batches.normalised(images)), labels)
@@ -235,7 +257,7 @@ def test_passes_add_up_to_the_batch(job):
 def test_gradients_of_processes_average_to_that_of_the_batch(job):
     gradients = []
     for rank, processes in ((0, 1), (0, 3), (1, 3), (2, 3)):
-        run = training._Run(job, CPU, 0, 1, StopRequest())
+        run = run_of(job)
         run.processes = processes  # what DDP does between them is not part of this
         images, labels = next(run.batches.train(1))
         run._update(images[rank::processes], labels[rank::processes], 0.0)
@@ -244,18 +266,80 @@ def test_gradients_of_processes_average_to_that_of_the_batch(job):
     torch.testing.assert_close([sum(part) / 3 for part in zip(*parts, strict=True)], whole)
 
 
+def test_processes_but_the_first_write_nothing(job):
+    training._Run(job, Sole(), CPU, 1, 1, StopRequest()).to_the_end()
+    assert not job_path(job).exists()
+
+
+def test_a_process_for_each_gpu_that_is_there_and_on_the_cpu_as_many_as_asked_for(monkeypatch):
+    for seen, gpus, processes, expected in ((0, 0, 2, 2), (2, 0, 3, 3), (2, 4, 1, 2), (4, 2, 1, 2), (0, 2, 3, 1)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda seen=seen: seen)
+        assert training.process_count(gpus, processes) == expected
+
+
+@pytest.fixture
+def loopback(monkeypatch):
+    """Gloo finds its way on machines that cannot look up their own name."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_go_on_together(job, monkeypatch):
+def test_two_processes_train_as_one_and_go_on_where_one_was_and_back(job, monkeypatch, loopback):
     alone = replace(job, scratch=f"{job.scratch}_alone")
     train(alone)
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     job = replace(job, pass_size=3)
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time())))
-    with pytest.raises(RuntimeError, match="run: the SLURM job is about to end; the state after step 4 of 12 is saved"):
-        train(job, processes=2)
+    for processes, step in ((2, 4), (1, 5), (2, 8)):  # two agree at the end of an epoch
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time())))
+        with pytest.raises(Stopped, match=f"^run: the SLURM job is about to end; the state after step {step} of 12 is"):
+            train(job, processes)
     monkeypatch.delenv("SLURM_JOB_END_TIME")
-    train(job, processes=2)
+    train(job)
     pd.testing.assert_frame_equal(results(job)[0], results(alone)[0], rtol=1e-4)
+    ours, theirs = (load_file(training.snapshot_path(one.scratch, 3)) for one in (job, alone))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+    left = [path.relative_to(job.scratch).parts[0] for path in job_path(job).rglob("*") if path.is_file()]
+    assert set(left) == {"metrics.csv", "snapshots", "checkpoints"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGURG, signal.SIGTERM, signal.SIGINT])
+def test_signal_reaches_both_processes_and_the_state_is_saved(job, loopback, number):
+    job = replace(job, recipe=replace(RECIPE, epochs=100_000), log=f"{job.scratch}.log")
+    process = CONTEXT.Process(target=train, args=(job, 2))
+    process.start()
+    wait_for((job_path(job) / "metrics.csv").exists, process)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 1
+    name = "SIGTERM" if number == signal.SIGINT else number.name  # as on a terminal, where children get SIGINT anyway
+    assert f"run: received {name}; the state after step {newest_step(job)} of" in Path(job.log).read_text()
+    assert newest_step(job) > 0
+
+
+@pytest.mark.slow
+def test_death_of_one_of_two_processes_is_one_sentence(job, loopback):
+    job = replace(job, recipe=replace(RECIPE, epochs=100_000))
+
+    def kill_one():
+        while not (job_path(job) / "metrics.csv").exists():
+            time.sleep(0.05)
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    with pytest.raises(RuntimeError) as caught:
+        train(job, 2)
+    assert str(caught.value) == (
+        "run: one of its processes was ended by SIGKILL, as happens when memory runs out (`mem_mb`); the same command"
+        " goes on from the last saved state."
+    )
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_failure_of_two_processes_is_one_sentence(job, loopback):
+    with pytest.raises(ValueError, match="^`batch_size` is 71, more than the 70 training images.$"):
+        train(replace(job, recipe=replace(RECIPE, batch_size=71)), 2)
 
 
 def test_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_measured(job, monkeypatch):
@@ -384,7 +468,7 @@ def test_without_a_whole_checkpoint_the_run_begins_anew(interrupted, undisturbed
 )
 def test_other_settings_do_not_go_on_with_a_state(interrupted, caplog, change):
     with caplog.at_level(logging.INFO, "rank_increase"):
-        run = training._Run(replace(interrupted, **change), CPU, 0, 1, StopRequest())
+        run = run_of(replace(interrupted, **change))
     assert run.step == 0 and "settings, data or code have changed" in caplog.text
 
 
@@ -398,7 +482,100 @@ def test_checkpoint_that_cannot_be_saved_does_not_end_the_run(job, monkeypatch, 
     assert "could not be saved, training goes on: [Errno 28]" in caplog.text
 
 
+# Several processes that have not been told of each other
+
+
+def test_second_process_waits_and_then_has_nothing_to_train(job, undisturbed, caplog):
+    job = replace(job, recipe=LONG)
+    process = start(job)
+    wait_for((job_path(job) / "metrics.csv").exists, process)
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train(job)
+    process.join()
+    assert process.exitcode == 0
+    assert f"process {process.pid} on" in caplog.text and "may still be at work" in caplog.text
+    assert "was trained to the end before" in caplog.text
+    assert_same_run(results(job), undisturbed)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_frozen_process_whose_run_was_taken_over_writes_nothing(job, undisturbed):
+    job = replace(job, recipe=LONG, checkpoint_minutes=0)
+    process = start(job)
+    wait_for(lambda: newest_step(job) >= np.random.default_rng().integers(5, 60), process)
+    os.kill(process.pid, signal.SIGSTOP)
+    with owned(job.scratch, "run", silence=0.3) as ownership:
+        training.train(replace(job, checkpoint_minutes=60), ownership)
+        before = contents(job_path(job))
+        os.kill(process.pid, signal.SIGCONT)
+        process.join()
+        assert process.exitcode == 1
+        assert contents(job_path(job)) == before
+    assert_same_run(results(job), undisturbed)
+
+
+def test_state_that_cannot_be_saved_because_the_run_was_taken_over_ends_it(job, monkeypatch):
+    run = run_of(replace(job, checkpoint_minutes=0))
+
+    def taken_over():
+        raise NotOwner("taken over")
+
+    monkeypatch.setattr(run.ownership, "check", taken_over, raising=False)
+    with pytest.raises(NotOwner):
+        run._save(torch.zeros(2), must=False)
+    assert not list((job_path(job) / "checkpoints").glob("step_*"))
+
+
+# What a run leaves
+
+
+def test_published_run_is_published_again_without_training(job, tmp_path, caplog):
+    outputs = {"metrics": tmp_path / "out/metrics.parquet", "snapshots": tmp_path / "out/snapshots"}
+    job = replace(job, checkpoint_minutes=0)
+    train_vit.main(**outputs, job=job, processes=1, provenance={})
+    first = read_table(outputs["metrics"]), contents(outputs["snapshots"])
+    assert len(list((job_path(job) / "checkpoints").iterdir())) == 1
+    assert sum(path.stat().st_size for path in (job_path(job) / "checkpoints").iterdir()) < 5000  # without weights
+    outputs["metrics"].unlink()  # as Snakemake does to a job that it does not know to be done
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train_vit.main(**outputs, job=job, processes=1, provenance={})
+    assert "was trained to the end before" in caplog.text
+    pd.testing.assert_frame_equal(read_table(outputs["metrics"]), first[0], check_exact=True)  # even the speed
+    assert contents(outputs["snapshots"]) == first[1]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.parquet", "snapshots"]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_snapshots_are_linked_or_copied_and_replace_what_is_there(job, tmp_path, monkeypatch, linked):
+    def other_file_system(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if not linked:
+        monkeypatch.setattr(os, "link", other_file_system)
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published/epoch_7.safetensors").write_text("of an earlier configuration")
+    with owned(job.scratch, job.label) as ownership:
+        training.train(job, ownership)
+        publish_snapshots(job, ownership, tmp_path / "published")
+    published = {path.name: path for path in (tmp_path / "published").iterdir()}
+    assert {name: path.read_bytes() for name, path in published.items()} == results(job)[1]
+    assert {path.stat().st_nlink for path in published.values()} == {2 if linked else 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["published", "scratch"]
+
+
+def test_snapshots_of_a_run_that_was_taken_over_are_not_published(job, tmp_path):
+    with owned(job.scratch, job.label) as ownership:
+        training.train(job, ownership)
+        next(job_path(job).glob("owner.*")).unlink()
+        with pytest.raises(NotOwner):
+            publish_snapshots(job, ownership, tmp_path / "published")
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
+
+
 def test_checkpoints_hold_nothing_that_runs(tmp_path):
-    Checkpoints(tmp_path, "key").save(1, {"model": print})
+    Checkpoints(tmp_path, "key", Sole().check).save(1, {"model": print})
     with pytest.raises(pickle.UnpicklingError, match="print"):
-        Checkpoints(tmp_path, "key").load()
+        Checkpoints(tmp_path, "key", Sole().check).load()

@@ -23,6 +23,8 @@ except ConfigError as error:
 PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
 RESULTS = f"results/{config['study']}"
 DATASETS = os.path.expanduser(config["data_dir"] or f"{RESULTS}/datasets")
+SCRATCH = f"{config['scratch_dir']}/{config['study']}" if config["scratch_dir"] else f"{RESULTS}/scratch"
+STUDY = {"config": config, "results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 TOY_RUNS = toy_runs(config)
 VIT_RUNS = vit_runs(config)
 

@@ -24,16 +24,17 @@ rule train_vit:
         mem_mb=run_hardware("mem_mb"),
         runtime=run_hardware("runtime"),
         gpu=run_hardware("gpu"),
+        processes=run_hardware("processes"),
         # Not params: a change of what the results do not depend on would train anew.
         pass_size=run_hardware("pass_size"),
         checkpoint_minutes=config["vit"]["checkpoint_minutes"],
+        # Not an output: Snakemake deletes the outputs of a job that failed, and this is what the next attempt needs.
+        scratch_dir=SCRATCH,
     params:
         model=run_model,
         training=run_training,
-        # Not an output: Snakemake deletes the outputs of a job that failed, and this is what the next attempt needs.
-        scratch=f"{RESULTS}/scratch/vit/{{dataset}}/alpha_{{alpha}}/seed_{{seed}}",
         # A new table, a new metric of another rule or a new message must not train for days.
-        code=library_digest("train_vit", without=["jobs", "tables"]),
+        code=library_digest("train_vit", without=["jobs", "ownership", "study", "tables"]),
     message:
         "ViT on {wildcards.dataset}, init scale {wildcards.alpha}, seed {wildcards.seed}"
     script:

@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
+from rank_increase.ownership import owned
+from rank_increase.study import scratch_folder
 from rank_increase.tables import write_table
 from rank_increase.training import (
     Job,
     Recipe,
-    clear_scratch,
     device_name,
     finished_metrics,
+    forget_weights,
     process_count,
     publish_snapshots,
     train,
@@ -20,35 +22,32 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(metrics, snapshots, *, job, gpus, provenance):
-    """Write metrics (schema "metrics") and the folder of snapshots of a run, then delete its scratch folder."""
-    train(job, process_count(gpus))
-    publish_snapshots(job, snapshots)
-    write_table(metrics, finished_metrics(job), "metrics", {**provenance, "device": device_name()})
-    clear_scratch(job)
+def main(metrics, snapshots, *, job, processes, provenance):
+    """Write metrics (schema "metrics") and the folder of snapshots of a run; its scratch folder keeps both."""
+    with owned(job.scratch, job.label) as ownership:
+        train(job, ownership, processes)
+        publish_snapshots(job, ownership, snapshots)
+        ownership.check()
+        write_table(metrics, finished_metrics(job), "metrics", {**provenance, "device": device_name()})
+        forget_weights(job)
 
 
 if __name__ == "__main__":
     provenance = start_job(snakemake)
-    params, wildcards = snakemake.params, snakemake.wildcards
+    params, wildcards, resources = snakemake.params, snakemake.wildcards, snakemake.resources
+    processes = process_count(resources.gpu, resources.processes)
     job = Job(
         dataset=str(Path(snakemake.input.manifest).parent),
-        scratch=params.scratch,
+        scratch=str(scratch_folder(resources.scratch_dir, **dict(wildcards.items()))),
         model=params.model,
         recipe=Recipe(**params.training),
         alpha=float(wildcards.alpha),
         seed=int(wildcards.seed),
         code=params.code,
-        checkpoint_minutes=snakemake.resources.checkpoint_minutes,
-        pass_size=snakemake.resources.pass_size,
-        threads=snakemake.threads,
+        checkpoint_minutes=resources.checkpoint_minutes,
+        pass_size=resources.pass_size,
+        threads=max(1, snakemake.threads // processes),
         label=f"ViT on {wildcards.dataset}, alpha = {wildcards.alpha}, seed {wildcards.seed}",
         log=snakemake.log[0],
     )
-    main(
-        snakemake.output.metrics,
-        snakemake.output.snapshots,
-        job=job,
-        gpus=snakemake.resources.gpu,
-        provenance=provenance,
-    )
+    main(snakemake.output.metrics, snakemake.output.snapshots, job=job, processes=processes, provenance=provenance)

@@ -32,10 +32,12 @@ class Checkpoints:
     folder : str
     key : str
         What the run depends on: the states of another key are of no use, and deleted.
+    check : callable
+        Called before a file is put in place or deleted; raises an exception to keep that from happening.
     """
 
-    def __init__(self, folder, key):
-        self.folder, self._key = Path(folder), sha256(key.encode()).hexdigest()
+    def __init__(self, folder, key, check):
+        self.folder, self._key, self._check = Path(folder), sha256(key.encode()).hexdigest(), check
 
     def save(self, step, state):
         """Write `state`, a dict of tensors and plain values, and delete all but the newest `KEPT`."""
@@ -45,7 +47,9 @@ class Checkpoints:
             torch.save({"key": self._key, **state}, temporary)
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, self.folder / f"step_{step:010d}_{file_sha256(temporary)[:16]}.pt")
+            name = f"step_{step:010d}_{file_sha256(temporary)[:16]}.pt"
+            self._check()
+            os.replace(temporary, self.folder / name)
         finally:
             temporary.unlink(missing_ok=True)
         for old in self._newest_first()[KEPT:]:
@@ -53,6 +57,7 @@ class Checkpoints:
 
     def load(self):
         """The newest state that is whole, tensors on the CPU, or None; nothing but tensors and values is unpickled."""
+        self._check()
         for left in self.folder.glob(".*.partial"):
             left.unlink(missing_ok=True)
         for path in self._newest_first():

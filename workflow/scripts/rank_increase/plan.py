@@ -166,16 +166,19 @@ def describe(config, datasets, benchmarks):
     parts = [
         f'Plan of the study "{config["study"]}"',
         "Jobs (tables and figures, seconds each, not counted)",
-        _table([*([rule, str(number)] for rule, number in jobs.items()), ["total", str(sum(jobs.values()))]]),
+        text_table([*([rule, str(number)] for rule, number in jobs.items()), ["total", str(sum(jobs.values()))]]),
         "Training of vision transformers, at " + _rates(config, costs),
-        _table(_time_rows(costs, counts)),
+        text_table(_time_rows(costs, counts)),
         "Disk (checkpoints are deleted at the end of a run)",
-        _table(_disk_rows(costs, counts)),
+        text_table(_disk_rows(costs, counts)),
         *notes,
     ]
     measured = _measured_rows(runs, costs, benchmarks)
     if len(measured) > 1:
-        parts += ["Hours predicted and measured (by the last attempt, of a run that was interrupted)", _table(measured)]
+        parts += [
+            "Hours predicted and measured (by the last attempt, of a run that was interrupted)",
+            text_table(measured),
+        ]
     return "\n\n".join(parts)
 
 
@@ -205,8 +208,8 @@ def _disk_rows(costs, counts):
     for name, cost in costs.items():
         sizes = [cost["packed"], counts[name] * cost["snapshots"], counts[name] * cost["spectra"]]
         total += sum(sizes)
-        rows.append([name, *map(_size, (*sizes, sum(sizes), cost["checkpoints"]))])
-    return [*rows, ["total", "", "", "", _size(total), ""]]
+        rows.append([name, *map(size_text, (*sizes, sum(sizes), cost["checkpoints"]))])
+    return [*rows, ["total", "", "", "", size_text(total), ""]]
 
 
 def _measured_rows(runs, costs, benchmarks):
@@ -221,12 +224,12 @@ def _measured_rows(runs, costs, benchmarks):
     return rows
 
 
-def _size(size):
+def size_text(size):
     """Bytes as GB, or as MB if they are fewer than 1 GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _table(rows):
+def text_table(rows):
     """Rows as lines with aligned columns, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

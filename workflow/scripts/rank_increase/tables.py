@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def atomic(path):
     """A temporary path beside `path` that takes its name when the block ends well, and is deleted when it does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         yield temporary
         os.replace(temporary, path)

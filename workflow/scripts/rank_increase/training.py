@@ -21,9 +21,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from rank_increase.batches import Batches
-from rank_increase.checkpoints import Checkpoints, Stopped, StopRequest
-from rank_increase.data import open_dataset
+from rank_increase.checkpoints import SIGNALS, Checkpoints, Stopped, StopRequest
+from rank_increase.data import DatasetError, open_dataset
 from rank_increase.jobs import append_log, progress
+from rank_increase.ownership import NotOwner
 from rank_increase.tables import SCHEMAS, atomic
 from rank_increase.vit import VisionTransformer, scale_initial_weights
 
@@ -124,62 +125,100 @@ def device_name():
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def process_count(gpus):
-    """Processes of a run that has asked for this many GPUs: one for each that it can see, else one."""
-    return max(1, min(gpus, torch.cuda.device_count()))
+def process_count(gpus, processes):
+    """Processes of a run: one for each GPU that it can see of those it has asked for; on the CPU as many as it says."""
+    return max(1, min(gpus, torch.cuda.device_count())) if gpus else processes
 
 
-def train(job, processes=1):
-    """Train to the end, in as many processes as there are GPUs to use; the result lies in `job.scratch`.
+def train(job, ownership, processes=1):
+    """Train to the end; the result lies in `job.scratch`, and is found there if the run has been to its end before.
 
     There, metrics.csv has a row of schema "metrics" for each epoch and grows while it runs, and
     snapshots/epoch_{e}.safetensors the attention weights at `Recipe.snapshot_epochs`.
+
+    Parameters
+    ----------
+    job : Job
+    ownership : ownership.Ownership
+        Of `job.scratch`.
+    processes : int
+        Each takes a share of every batch, on a GPU of its own where there are some. The first alone writes.
 
     Raises
     ------
     Stopped
         If a signal or the end of a SLURM job comes first; the state is saved.
+    NotOwner
+        If another process has taken the scratch folder over; nothing has been written since.
+    RuntimeError
+        If one of several processes fails.
     FloatingPointError
         If the loss is no longer finite; what was measured until then stays.
     DatasetError, ValueError
         If the dataset is damaged, or does not fit the model or the recipe.
     """
     if processes == 1:
-        _train(job)
+        _train(job, ownership)
         return
     launch = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
+        run_id="run",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=1,
+        signals_to_handle="SIGHUP,SIGQUIT",  # the launcher would give processes 30 s to save their state
     )
-    before = signal.signal(signal.SIGURG, _pass_on)
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it prints every traceback three times
+    before = {number: signal.signal(number, _pass_on) for number in SIGNALS}
     try:
-        elastic_launch(launch, _worker)(job)
+        elastic_launch(launch, _worker)(job, ownership)
     except ChildFailedError as error:
-        message = error.get_first_failure()[1].message  # a dict if the process could still say what it was
-        raise RuntimeError(message["message"] if isinstance(message, dict) else f"{job.label}: {message}") from None
+        raise _failure(job, error.get_first_failure()[1]) from None
     finally:
-        signal.signal(signal.SIGURG, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _pass_on(number, _frame):
+    # On a terminal, Ctrl-C has reached the children already, and a second SIGINT would end them at once.
     for child in multiprocessing.active_children():
-        os.kill(child.pid, number)
+        os.kill(child.pid, signal.SIGTERM if number == signal.SIGINT else number)
+
+
+def _failure(job, failure):
+    """The exception for the first of several processes that failed."""
+    if failure.exitcode < 0:
+        return RuntimeError(
+            f"{job.label}: one of its processes was ended by {failure.signal_name()}, as happens when memory runs out"
+            " (`mem_mb`); the same command goes on from the last saved state."
+        )
+    message = failure.message  # a dict if the process could still say what it was
+    if not isinstance(message, dict):
+        return RuntimeError(f"{job.label}: {message}")
+    kind, _, text = message["message"].removeprefix("_Ended: ").partition(": ")
+    expected = {kind.__name__: kind for kind in (Stopped, NotOwner, FloatingPointError, DatasetError, ValueError)}
+    if kind in expected:
+        return expected[kind](text)
+    logger.error("%s", message["extraInfo"]["py_callstack"])
+    return RuntimeError(f"{job.label}: {message['message']}")
+
+
+class _Ended(Exception):
+    """What the launcher is told instead of a SystemExit, from which it would learn nothing."""
 
 
 @record  # so that the launcher knows what went wrong
-def _worker(job):
+def _worker(job, ownership):
     try:
-        _train(job)
-    except Stopped as stopped:
-        raise RuntimeError(stopped) from stopped
+        _train(job, ownership)
+    except (Stopped, NotOwner) as ended:
+        raise _Ended(f"{type(ended).__name__}: {ended}") from ended
 
 
-def _train(job):
+def _train(job, ownership):
     """One of the processes of a run."""
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     device = torch.device(job.device) if job.device else choose_device(rank)
@@ -193,7 +232,7 @@ def _train(job):
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         with StopRequest() as stop:
-            _Run(job, device, rank, processes, stop).to_the_end()
+            _Run(job, ownership, device, rank, processes, stop).to_the_end()
     finally:
         if processes > 1:
             dist.destroy_process_group()
@@ -202,8 +241,9 @@ def _train(job):
 class _Run:
     """State of a run in one process: model, optimizer, and what has been measured."""
 
-    def __init__(self, job, device, rank, processes, stop):
+    def __init__(self, job, ownership, device, rank, processes, stop):
         self.job, self.recipe, self.device, self.stop = job, job.recipe, device, stop
+        self.ownership = ownership
         self.processes, self.first = processes, rank == 0
         dataset = open_dataset(job.dataset)
         side, width, channels = dataset.manifest["shape"]
@@ -229,7 +269,7 @@ class _Run:
         # Sum of the loss and number of right answers in this epoch, of this process.
         self.totals = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         key = [dataset.digest, job.model, self.recipe, job.alpha, job.seed, job.code]
-        self.checkpoints = Checkpoints(Path(job.scratch) / "checkpoints", repr(key))
+        self.checkpoints = Checkpoints(Path(job.scratch) / "checkpoints", repr(key), ownership.check)
         self._resume()
         self.forward = self.model
         if device.type == "cuda":
@@ -245,12 +285,16 @@ class _Run:
             dist.broadcast_object_list(states, device=torch.device("cpu"))
             state = states[0]
         if state is None:
-            if self.first:
-                shutil.rmtree(self.job.scratch, ignore_errors=True)  # metrics and snapshots of another run
+            if self.first:  # what is there is of another run
+                (Path(self.job.scratch) / "metrics.csv").unlink(missing_ok=True)
+                shutil.rmtree(Path(self.job.scratch) / "snapshots", ignore_errors=True)
+            return
+        self.step, self.rows = state["step"], state["rows"]
+        if self.step == self._last_step:
+            logger.info("%s: was trained to the end before", self.job.label)
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.rows = state["step"], state["rows"]
         if self.first:
             self.totals += state["totals"].to(self.totals)
             logger.info("%s: goes on after step %d of %d", self.job.label, self.step, self._last_step)
@@ -367,6 +411,7 @@ class _Run:
         if self.first:
             with atomic(Path(self.job.scratch) / "metrics.csv") as temporary:
                 pd.DataFrame(self.rows, columns=SCHEMAS["metrics"].names).to_csv(temporary, index=False)
+                self.ownership.check()
 
     def _keep_snapshot(self, epoch):
         if not self.first:
@@ -379,6 +424,7 @@ class _Run:
         with atomic(snapshot_path(self.job.scratch, epoch)) as temporary:
             save_file(tensors, temporary)
             _flush(temporary)
+            self.ownership.check()
 
     def _save_or_stop(self, last=False):
         """Save the state if it is time, or if the run is to end now."""
@@ -407,16 +453,13 @@ class _Run:
             raise Stopped(message)
 
     def _save(self, totals, must):
-        state = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "rows": self.rows,
-            "totals": totals,
-        }
+        state = {"step": self.step, "rows": self.rows}
+        if self.step < self._last_step:  # else nobody needs the weights again
+            state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "totals": totals}
         try:
             self.checkpoints.save(self.step, state)
         except (OSError, RuntimeError) as error:  # torch.save has RuntimeErrors of its own for a full disk
+            self.ownership.check()
             if must:
                 raise
             logger.warning("%s: the state could not be saved, training goes on: %s", self.job.label, error)
@@ -438,20 +481,32 @@ def finished_metrics(job):
     return pd.read_csv(Path(job.scratch) / "metrics.csv")
 
 
-def publish_snapshots(job, folder):
-    """Copy the snapshots of a run that is done to `folder`, all or none."""
+def publish_snapshots(job, ownership, folder):
+    """Put the snapshots of a run that is done into `folder`, all or none, whatever is there.
+
+    They are links to those in the scratch folder, which take no room, or copies if that is on another file system.
+    """
     folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    for epoch in job.recipe.snapshot_epochs():
-        shutil.copy2(snapshot_path(job.scratch, epoch), temporary)
-    os.replace(temporary, folder)
+    temporary, old = (folder.with_name(f".{folder.name}.{ownership.owner.token}.{part}") for part in ("new", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        for epoch in job.recipe.snapshot_epochs():
+            source = snapshot_path(job.scratch, epoch)
+            try:
+                os.link(source, temporary / source.name)
+            except OSError:
+                shutil.copy2(source, temporary)
+        ownership.check()
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+    finally:
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def clear_scratch(job):
-    """Delete the scratch folder of a run that is published: at once, so that a kill leaves no half of it."""
-    leaving = f"{job.scratch}.published"
-    shutil.rmtree(leaving, ignore_errors=True)
-    os.replace(job.scratch, leaving)
-    shutil.rmtree(leaving)
+def forget_weights(job):
+    """Delete what only an unfinished run needs, and keep what it takes to publish this one again."""
+    checkpoints = sorted((Path(job.scratch) / "checkpoints").glob("step_*.pt"))
+    for path in checkpoints[:-1]:
+        path.unlink(missing_ok=True)
