@@ -100,8 +100,10 @@ class ProductSpectra:
             Shape (heads, min(dim, 2 dim_head)), descending.
         """
         change = self._coordinates(A - self.A)
-        delta = self._plus_initial(change @ _transposed(B), _transposed(B - self.B))
-        return singular_values(self._plus_initial(change), B), _wide_singular_values(delta)
+        return singular_values(self._plus_initial(change), B), self._delta(change, B)
+
+    def _delta(self, change, B):
+        return _wide_singular_values(self._plus_initial(change @ _transposed(B), _transposed(B - self.B)))
 
     def _coordinates(self, change):
         """A change of A, (heads, dim, dim_head), in an orthonormal basis that begins with that of A_0; rank rows."""
