@@ -51,4 +51,6 @@ if __name__ == "__main__":
     parser.add_argument("--output", default=ROOT / "results" / "benchmarks", help="folder of the results")
     parser.add_argument("--quick", action="store_true", help="one repeat and few sizes, to see that all works")
     options = parser.parse_args()
+    if not (ROOT / ".venv-benchmark").exists():
+        parser.error("the peers are not installed: run `make bench`, which installs them into .venv-benchmark.")
     main(options.output, options.names or NAMES, options.quick)

@@ -168,10 +168,10 @@ def read_workflow(rows):
     demo = rows[rows["case"].str.startswith("demo")].set_index("method")["seconds"]
     if demo.empty:
         return text + " The demo was not measured."
-    total, jobs = demo["wall time x cores"], demo["sum over jobs, wall"]
+    total, jobs, cpu = demo["wall time x cores"], demo["sum over jobs, wall"], demo["sum over jobs, CPU"]
     return text + (
-        f" Jobs of the demo, each a process of its own, fill {jobs / total:.0%} of its wall time on all cores; the rest"
-        " is Snakemake's, and cores that wait for the last jobs."
+        f" Jobs of the demo, each a process of its own, fill {jobs / total:.0%} of its wall time on all cores, and"
+        f" compute in {cpu / total:.0%} of it; the rest is Snakemake's, and cores that wait for jobs or for each other."
     )
 
 
