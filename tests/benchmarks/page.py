@@ -121,7 +121,8 @@ def seconds_of(rows, case):
 def read_toy(rows):
     """One line on the toy problem."""
     seconds = seconds_of(rows, GROWTH["toy"][0])
-    both = seconds[["ours", "gradient descent, autograd"]].dropna().sum()
+    runs = seconds[["ours", "gradient descent, autograd"]].dropna()
+    both = runs.sum()
     compared = seconds.drop(columns=["gradient descent, autograd", "SGD, autograd"]).dropna()
     others = compared.drop(columns="ours")
     solvers = "; ".join(
@@ -129,7 +130,7 @@ def read_toy(rows):
         for x, method in others.idxmin(axis=1).items()
     )
     return (
-        f"The paper's init scales together take {both['ours']:.0f} s, gradient descent by torch autograd"
+        f"{len(runs)} of the paper's init scales together take {both['ours']:.0f} s, gradient descent by torch autograd"
         f" {both['gradient descent, autograd'] / 3600:.2g} h (extrapolated): {both.iloc[1] / both['ours']:.0f} times as"
         f" long. The fastest other solver takes this many times as long as ours: {solvers}."
     )
