@@ -22,7 +22,7 @@ RUN, GRADIENT = "run to rescaled time 1000", "one gradient"
 ALPHAS = ["0.1", "0.01", "1e-4", "1e-8", "1e-16", "1e-32", "1e-300", "1e-3000"]
 PAPER_ALPHAS = ALPHAS[:6]
 SOLVED = ["0.01", "1e-8", "1e-32"]  # with every solver
-PATIENCE = 10
+PATIENCE = 20
 RTOL = 1e-6  # of other solvers; the absolute bound is that of ours, or as much in units of alpha
 EXACT = 1e-12, 1e-9
 
