@@ -3,6 +3,7 @@
 STUDY ?= demo
 CORES ?= all
 PYTHON ?= python3
+OUTPUT ?= results/benchmarks
 UV_VERSION := 0.9.30
 
 # config/config.yaml is the demo and is always read; any other study is laid over it.
@@ -49,9 +50,14 @@ clean-snapshots: env ## delete that and the weights of runs whose spectra are th
 test: env ## run the tests
 	pytest
 
-bench: env ## time the toy model and the spectra
-	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks/bench_toy.py
-	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks/bench_spectra.py
+bench: env .venv-benchmark/.installed ## measure speed against peers (QUICK=1, OUTPUT=results/benchmarks)
+	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks --output $(OUTPUT) $(if $(QUICK),--quick)
+
+# Without their dependencies, which are those of the product: found behind its packages, they replace none.
+.venv-benchmark/.installed: envs/benchmark.txt | env
+	@rm -rf .venv-benchmark
+	@uv pip install --quiet --no-deps --target .venv-benchmark -r envs/benchmark.txt
+	@touch $@
 
 lint: env ## check style, spelling and the workflow
 	ruff check
@@ -67,7 +73,7 @@ lock: env ## pin every version in envs/ from envs/requirements.in
 	sed -n "s/^\([a-z].*\)/      - \1/p" envs/requirements.txt >> envs/environment.yaml
 
 clean: ## remove the environment and caches, but no results
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-benchmark .pytest_cache .ruff_cache .hypothesis
 	find workflow tests -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## print this list

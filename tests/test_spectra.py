@@ -16,6 +16,7 @@ from rank_increase.spectra import (
 )
 from rank_increase.tables import read_table, write_table
 
+ERROR = 1e-10  # that is promised, in units of the largest singular value
 RANKS = ["stable_rank", "effective_rank", "participation_ratio"]
 
 
@@ -59,10 +60,10 @@ def test_factors_give_the_dense_singular_values(seed, heads, dim, dim_head, chan
     trained, delta = spectra.after(A, B)
     assert trained.shape == spectra.initial().shape == (heads, min(dim, dim_head))
     assert delta.shape == (heads, min(dim, 2 * dim_head))
-    assert relative_error(spectra.initial(), dense(product(A_0, B_0))) < 1e-13
-    assert relative_error(trained, dense(product(A, B))) < 1e-13
+    assert relative_error(spectra.initial(), dense(product(A_0, B_0))) < ERROR
+    assert relative_error(trained, dense(product(A, B))) < ERROR
     # The dense difference cancels, by as many digits as the change is smaller than the weights.
-    assert relative_error(delta, dense(product(A, B) - product(A_0, B_0))) < 1e-13 * max(1, 1 / change)
+    assert relative_error(delta, dense(product(A, B) - product(A_0, B_0))) < ERROR + 1e-13 / change
 
 
 @pytest.mark.parametrize("shape", [(1, 512, 128), (1, 768, 64), (1, 64, 64)])
@@ -82,6 +83,30 @@ def test_small_singular_values_survive_a_large_factor_that_hardly_meets_the_othe
     A[0, 0, 0] = B[0, 0, 1] = 1e3
     A[0, 1, 2] = B[0, 1, 2] = 1.0
     np.testing.assert_allclose(ProductSpectra(A_0, B_0).after(A, B)[1][0], [1] + [0] * 7, atol=1e-9)
+
+
+@pytest.mark.parametrize("least", [1e-1, 1e-4, 1e-7, 1e-9, 1e-12])
+def test_small_singular_values_are_right_in_themselves(least):
+    # Above and below where the square roots of eigenvalues no longer are, by one head each; the other heads are at 1.
+    rng, (dim, rank) = np.random.default_rng(0), (40, 8)
+    left, right = (np.linalg.qr(rng.standard_normal((3, dim, rank)))[0] for _ in range(2))
+    expected = np.stack([np.ones(rank), np.geomspace(1, least, rank), np.ones(rank)])
+    turn = np.linalg.qr(rng.standard_normal((3, rank, rank)))[0]  # else small columns stay apart from large ones
+    A, B, zero = left * expected[:, None] @ turn, right @ turn, np.zeros_like(left)
+    for values in (singular_values(A, B), ProductSpectra(zero, zero).after(A, B)[1][:, :rank]):
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=0)
+        np.testing.assert_allclose(values, expected, rtol=0, atol=ERROR)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 11])
+def test_delta_of_low_rank_has_no_other_singular_values(rank):
+    # A alone has changed, by a matrix of this rank: repeated singular values, and zeros to round-off.
+    rng, (dim, dim_head) = np.random.default_rng(0), (40, 12)
+    turn, B = (np.linalg.qr(rng.standard_normal((1, dim, dim_head)))[0] for _ in range(2))
+    A = rng.standard_normal((1, dim, dim_head))
+    change = np.concatenate([turn[..., :rank], np.zeros((1, dim, dim_head - rank))], axis=-1)
+    delta = ProductSpectra(A, B).after(A + change, B)[1][0]
+    np.testing.assert_allclose(delta, [1] * rank + [0] * (2 * dim_head - rank), atol=1e-13)
 
 
 @pytest.mark.parametrize("shape", [(2, 12, 3), (2, 12, 6), (2, 4, 9)])

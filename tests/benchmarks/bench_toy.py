@@ -1,107 +1,159 @@
-"""Cost and accuracy of the gradient flow of the toy problem against plain gradient descent with torch autograd.
+"""The gradient flow of the toy problem: ours, gradient descent and SGD with torch autograd, and other solvers.
 
-Run by `make bench`, on one core: the paper's problem at full size, its six alphas, and 1e-300 and 1e-3000. Everything
-is timed in one process, in CPU seconds; gradient descent is extrapolated from measured steps. Writes
-results/benchmarks/toy.parquet and toy.md.
+The paper's problem at full size, to rescaled time 1000. Descent has a fixed step, so single steps are timed and
+multiplied. A solver is stopped after `PATIENCE` CPU seconds and its time scaled from where it got: too little, as the
+steps on the first plateaus are long. Errors are the largest of any product at any time, against much tighter bounds.
 """
 
-import platform
 from functools import partial
-from pathlib import Path
-from statistics import median
-from time import process_time
 
 import numpy as np
-import pandas as pd
 import torch
 import yaml
+from measuring import ROOT, cpu_seconds, interleaved, row
+from scipy.integrate import solve_ivp
+from torchdiffeq import odeint
 
-from rank_increase.flow import diagonal_run
+from rank_increase.flow import diagonal_run, initial_state
 from rank_increase.notation import log_alpha
-from rank_increase.tables import atomic
 from rank_increase.toy import make_problem
 
-ROOT = Path(__file__).parents[2]
-PAPER_ALPHAS = ["0.1", "0.01", "1e-4", "1e-8", "1e-16", "1e-32"]
-AUTOGRAD_STEPS, REPEATS = 20, 5
+RUN, GRADIENT = "run to rescaled time 1000", "one gradient"
+ALPHAS = ["0.1", "0.01", "1e-4", "1e-8", "1e-16", "1e-32", "1e-300", "1e-3000"]
+PAPER_ALPHAS = ALPHAS[:6]
+SOLVED = ["0.01", "1e-8", "1e-32"]  # with every solver
+PATIENCE = 20
+RTOL = 1e-6  # of other solvers; the absolute bound is that of ours, or as much in units of alpha
+EXACT = 1e-12, 1e-9
 
 
-def timed(function):
-    """CPU seconds that a call takes, and what it returns."""
-    start = process_time()
-    result = function()
-    return process_time() - start, result
+class Impatient(Exception):
+    """A solver has used its time."""
 
 
-def autograd_step(problem):
-    """A step of gradient descent as anyone would write it: eq. (1) with diagonal matrices, torch autograd, float64."""
+def gradient_flops(samples, tokens, dim):
+    """FLOPs of the four products of X with something that the loss and its gradient need, 2 tokens^2 dim a sample each.
+
+    X diag(q) X^T, P X, and for the backward pass the gradient of P and that of q.
+    """
+    return 4 * 2 * samples * tokens**2 * dim
+
+
+def autograd(problem):
+    """A function that returns the gradient of the loss at `theta`, as anyone would write eq. (1) in torch."""
     X, Y = torch.tensor(problem.X), torch.tensor(problem.Y)
-    theta = [torch.tensor(weight, requires_grad=True) for weight in 0.1 * problem.theta_0]
 
-    def step(learning_rate):
-        W_K, W_Q, W_V, W_O = (torch.diag(weight) for weight in theta)
-        S = X @ (W_K @ W_Q.T) @ X.transpose(1, 2)
-        loss = 0.5 * torch.mean((torch.softmax(S, dim=-1) @ X @ (W_V @ W_O.T) - Y) ** 2)
-        gradients = torch.autograd.grad(loss, theta)
-        with torch.no_grad():
-            for weight, gradient in zip(theta, gradients, strict=True):
-                weight -= learning_rate * gradient
+    def gradient(theta, rows=slice(None)):
+        theta = theta.detach().requires_grad_(True)
+        W_K, W_Q, W_V, W_O = map(torch.diag, theta)
+        x, y = X[rows], Y[rows]
+        S = x @ (W_K @ W_Q.T) @ x.transpose(1, 2)
+        loss = 0.5 * torch.mean((torch.softmax(S, dim=-1) @ x @ (W_V @ W_O.T) - y) ** 2)
+        return torch.autograd.grad(loss, theta)[0]
 
-    return step
+    return gradient
 
 
-def main():
-    """Measure, print and write."""
-    torch.set_num_threads(1)
-    toy = yaml.safe_load((ROOT / "config/config.yaml").read_text())["toy"]
-    sizes = {key: toy[key] for key in ("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO")}
-    problem = make_problem(toy["headline_seed"], weights="diagonal", teacher="diagonal", **sizes)
-    head, grid = problem.head(), np.linspace(0, toy["max_time"], 101)
-    gradient = partial(head.loss_and_g, np.full(2 * toy["dim"], 0.1))
-    gradient()  # compiles
-    gradient_seconds = median(timed(gradient)[0] for _ in range(50))
-    step = autograd_step(problem)
-    step(toy["step"])
-    step_seconds = median(timed(partial(step, toy["step"]))[0] for _ in range(AUTOGRAD_STEPS))
-    rows = []
-    for alpha in [*PAPER_ALPHAS, "1e-300", "1e-3000"]:
-        log_scale = log_alpha(alpha)
-        flow = partial(diagonal_run, problem, log_scale, grid * -log_scale, weight=toy["activation_weight"])
-        seconds, run = timed(partial(flow, toy["flow_rtol"], toy["flow_atol"]))
-        steps = toy["max_time"] * -log_scale / toy["step"]
-        row = {"alpha": alpha, "flow_seconds": seconds, "descent_steps": steps, "descent_seconds": steps * step_seconds}
-        if alpha in PAPER_ALPHAS:
-            row["largest_error"] = abs(run.values - flow(1e-12, 1e-9).values).max()
-        rows.append(row)
-        print(f"alpha = {alpha}: {seconds:.1f} s", flush=True)
-    table = pd.DataFrame(rows)
-    paper = table[table["alpha"].isin(PAPER_ALPHAS)]
-    at = table.set_index("alpha")["flow_seconds"]
-    summary = {
-        "one gradient, compiled (ms)": 1e3 * gradient_seconds,
-        "one step of gradient descent, torch autograd (ms)": 1e3 * step_seconds,
-        "six alphas by flow (CPU s)": paper["flow_seconds"].sum(),
-        "six alphas by gradient descent, extrapolated (CPU s)": paper["descent_seconds"].sum(),
-        "gradient descent / flow": paper["descent_seconds"].sum() / paper["flow_seconds"].sum(),
-        "alpha = 1e-3000 / alpha = 1e-32": at["1e-3000"] / at["1e-32"],
-        "largest error of a trajectory against tolerances 1e-12, 1e-9": paper["largest_error"].max(),
-    }
-    folder = ROOT / "results/benchmarks"
-    with atomic(folder / "toy.parquet") as temporary:
-        table.to_parquet(temporary)
-    lines = [f"Toy problem on one core of {platform.machine()}, torch {torch.__version__}, numpy {np.__version__}.", ""]
-    lines += ["| | |", "|---|---|", *(f"| {name} | {value:.3g} |" for name, value in summary.items()), ""]
-    columns = {"alpha": "alpha", "flow_seconds": "flow (CPU s)", "descent_steps": "steps of descent"}
-    columns |= {"descent_seconds": "descent, extrapolated (CPU s)", "largest_error": "largest error of flow"}
-    lines += ["| " + " | ".join(columns.values()) + " |", "|---" * len(columns) + "|"]
-    for row in table[list(columns)].itertuples(index=False):
-        lines.append(
-            "| " + " | ".join([row[0], *("-" if np.isnan(value) else f"{value:.3g}" for value in row[1:])]) + " |"
+def patient(velocity):
+    """A right-hand side that ends the solver with `Impatient` once it has used its time; and where it is."""
+    reached, end = [0.0], cpu_seconds() + PATIENCE
+
+    def limited(time, state):
+        reached[0] = max(reached[0], float(time))
+        if cpu_seconds() > end:
+            raise Impatient
+        return velocity(time, state)
+
+    return limited, reached
+
+
+def solvers(problem, scale, atol):
+    """Functions of the moments to record, by name, each of which returns the products at these and the time reached."""
+    head, gradient = problem.head(), autograd(problem)
+    coordinates, s_0 = initial_state(problem.theta_0, scale)
+    theta_0 = np.exp(scale) * problem.theta_0
+
+    def in_s(method, times):
+        velocity, reached = patient(lambda _, s: head.loss_and_g(coordinates.product(s))[1])
+        return reached, lambda: coordinates.product(
+            solve_ivp(velocity, times[[0, -1]], s_0, method=method, t_eval=times, rtol=RTOL, atol=atol).y.T
         )
-    with atomic(folder / "toy.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+
+    def in_weights(times):
+        velocity, reached = patient(lambda _, theta: head.velocity(theta.reshape(4, -1))[1].ravel())
+        bounds = {"rtol": RTOL, "atol": atol * np.exp(scale)}
+        return reached, lambda: products(
+            solve_ivp(velocity, times[[0, -1]], theta_0.ravel(), method="LSODA", t_eval=times, **bounds).y.T
+        )
+
+    def by_torchdiffeq(times):
+        velocity, reached = patient(lambda _, theta: -gradient(theta))
+        bounds = {"rtol": RTOL, "atol": atol * np.exp(scale)}
+        return reached, lambda: products(
+            odeint(velocity, torch.tensor(theta_0), torch.tensor(times), method="dopri5", **bounds).numpy()
+        )
+
+    return {
+        "scipy RK45, our coordinates": partial(in_s, "RK45"),
+        "scipy DOP853, our coordinates": partial(in_s, "DOP853"),
+        "scipy LSODA, weights": in_weights,
+        "torchdiffeq dopri5, weights, autograd": by_torchdiffeq,
+    }
 
 
-if __name__ == "__main__":
-    main()
+def products(theta):
+    """Of weights at all moments, shape (records, p)."""
+    W_K, W_Q, W_V, W_O = np.moveaxis(theta.reshape(len(theta), 4, -1), 1, 0)
+    return np.concatenate([W_K * W_Q, W_V * W_O], axis=1)
+
+
+def time_solver(x, name, solver, times, exact):
+    """A row of a solver, extrapolated if it does not come to the end in time."""
+    reached, solve = solver(times)
+
+    def attempt():
+        try:
+            return solve()
+        except Impatient:
+            return None
+
+    timing = interleaved({name: attempt}, 1, warm_up=False)[name]
+    if timing.result is None or len(timing.result) < len(times):  # a solver that gives up has recorded less
+        return row(RUN, x, name, timing, scale=times[-1] / reached[0], extrapolated=True)
+    return row(RUN, x, name, timing, error=abs(timing.result - exact).max())
+
+
+def measure(quick):
+    """Rows; x is ln(1/alpha), or the number of samples for one gradient."""
+    toy = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["toy"]
+    sizes = {key: toy[key] for key in ("samples", "tokens", "dim")}
+    teacher = {key: toy[key] for key in ("teacher_std_KQ", "teacher_std_VO")}
+    problem = make_problem(toy["headline_seed"], weights="diagonal", teacher="diagonal", **sizes, **teacher)
+    head, gradient, theta = problem.head(), autograd(problem), torch.tensor(0.1 * problem.theta_0)
+    calls = {
+        "ours": lambda: head.loss_and_g(np.full(2 * toy["dim"], 0.1)),
+        "torch autograd": lambda: gradient(theta),
+        "torch autograd, minibatch": lambda: gradient(theta, torch.randperm(toy["samples"])[: toy["batch_size"]]),
+    }
+    once = interleaved(calls, 5 if quick else 30)
+    least = {"flops": gradient_flops(**sizes), "traffic": problem.X.nbytes + problem.Y.nbytes}
+    rows = [row(GRADIENT, toy["samples"], name, once[name], **least) for name in ("ours", "torch autograd")]
+    for alpha in ALPHAS[1:3] if quick else ALPHAS:
+        scale = log_alpha(alpha)
+        x, times = -scale, np.linspace(0, toy["max_time"], 101) * -scale
+        flow = partial(diagonal_run, problem, scale, times, weight=toy["activation_weight"])
+        timing = interleaved(
+            {"ours": partial(flow, toy["flow_rtol"], toy["flow_atol"])}, 1 if quick else 2, warm_up=False
+        )["ours"]
+        error = np.nan
+        if alpha in SOLVED:
+            exact = flow(*EXACT).values.reshape(len(times), -1)
+            error = abs(timing.result.values.reshape(len(times), -1) - exact).max()
+            for name, solver in solvers(problem, scale, toy["flow_atol"]).items():
+                rows.append(time_solver(x, name, solver, times, exact))
+        rows.append(row(RUN, x, "ours", timing, error=error))
+        if alpha in PAPER_ALPHAS:
+            steps = {"scale": times[-1] / toy["step"], "extrapolated": True}
+            rows.append(row(RUN, x, "gradient descent, autograd", once["torch autograd"], **steps))
+            rows.append(row(RUN, x, "SGD, autograd", once["torch autograd, minibatch"], **steps))
+    return [{**line, "dtype": "float64"} for line in rows]

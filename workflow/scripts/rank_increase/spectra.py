@@ -1,17 +1,18 @@
 """Singular values of the heads' products W_K W_Q^T and W_V W_O^T and of what training adds to them, and rank measures.
 
-A product A B^T of dim x dim_head factors is never formed. With A = Q_A R_A and B = Q_B R_B it has the singular values
-of R_A R_B^T, which is dim_head x dim_head. What training adds to it,
+A product A B^T of dim x dim_head factors is never formed. With A = Q R, Q^T Q = 1, it has the singular values of R B^T,
+which has dim_head rows. What training adds to it,
 
     A B^T - A_0 B_0^T = A_0 (B - B_0)^T + (A - A_0) B^T,
 
-has rank 2 dim_head at most; the right-hand side does not cancel where the change is small. Its factors lie in the span
-of A_0 and A - A_0, and in that of B_0 and B - B_0, and singular values do not depend on the orthonormal bases in which
-they are written. A basis of A_0 is the same at every epoch; only its complement for A - A_0 has to be found anew.
+has rank 2 dim_head at most; the right-hand side does not cancel where the change is small. Written in an orthonormal
+basis of A_0 and A - A_0 it has 2 dim_head rows. A basis of A_0 is the same at every epoch; only its complement for
+A - A_0 has to be found anew.
 
-Gram matrices instead of QR are up to 1.6 times as fast, but lose singular values below 1e-8 of |A| |B|, which can be
-much more than the largest of them, and have no Cholesky factor where columns depend on each other, as at epoch 0. This
-way the error is about 1e-15 of the largest (tests/benchmarks/bench_spectra.py measures both).
+Singular values of such a wide matrix are the square roots of the eigenvalues of its Gram matrix, at half the cost of an
+SVD, as long as none is below `GRAM_FLOOR` of the largest; else an SVD follows. The error is below 1e-10 of the largest
+singular value, and below 1e-5 of each one that is above 1e-10 of the largest. Gram matrices of the factors would be
+faster still, but lose what is below 1e-8 of |A| |B|, which can be more than the largest.
 Everything is numpy's LAPACK on stacks of heads: the same in torch took as long or longer, on one core.
 """
 
@@ -24,6 +25,9 @@ from safetensors import SafetensorError, safe_open
 from rank_increase.notation import PRODUCTS
 
 NUMERICAL_RANK_RTOL = 0.01  # a choice: the tables hold all singular values, so any other can be had from them
+# Of the largest singular value. An eigenvalue of the Gram matrix has an error of 1e-15 of the largest, so its root has
+# one of 5e-11 where it is the floor. Deltas of trained models end above it, mostly at 1e-4.
+GRAM_FLOOR = 1e-5
 BASELINES = ("factors", "noise")
 
 
@@ -42,48 +46,22 @@ def singular_values(A, B):
     """
     A, B = np.asarray(A, dtype=float), np.asarray(B, dtype=float)
     if A.shape[-2] > A.shape[-1]:
-        A, B = np.linalg.qr(A, mode="r"), np.linalg.qr(B, mode="r")
-    return _svdvals(A @ B.swapaxes(-1, -2))
+        A = np.linalg.qr(A, mode="r")
+    return _wide_singular_values(A @ _transposed(B))
 
 
-def _svdvals(matrices):
-    return np.linalg.svd(matrices, compute_uv=False)
+def _wide_singular_values(matrices):
+    """Singular values of matrices with no more rows than columns, descending."""
+    squares = np.linalg.eigvalsh(matrices @ _transposed(matrices))[..., ::-1]
+    values = np.sqrt(np.maximum(squares, 0))
+    inexact = squares[..., -1] < GRAM_FLOOR**2 * squares[..., 0]
+    if inexact.any():
+        values[inexact] = np.linalg.svd(matrices[inexact], compute_uv=False)
+    return values
 
 
-class Factor:
-    """A factor of a product at initialization, and a basis in which it and later ones are short.
-
-    Parameters
-    ----------
-    initial : numpy.ndarray
-        Shape (heads, dim, dim_head).
-    """
-
-    def __init__(self, initial):
-        self.initial = np.asarray(initial, dtype=float)
-        dim, dim_head = self.initial.shape[-2:]
-        # Where a basis of both would be no shorter than the standard one, that is taken: coordinates are the entries.
-        self._basis, self._R = np.linalg.qr(self.initial) if 2 * dim_head < dim else (None, None)
-
-    def coordinates(self, change):
-        """Coordinates of the initial factor and of a change of it, in an orthonormal basis that holds both.
-
-        Parameters
-        ----------
-        change : numpy.ndarray
-            Shape (heads, dim, dim_head).
-
-        Returns
-        -------
-        tuple of numpy.ndarray
-            Both of shape (heads, min(dim, 2 dim_head), dim_head).
-        """
-        if self._basis is None:
-            return self.initial, change
-        within = self._basis.swapaxes(-1, -2) @ change
-        # One pass of Gram-Schmidt is enough: what it leaves in the span is eps |change|, and counts as that much.
-        beyond = np.linalg.qr(change - self._basis @ within, mode="r")
-        return np.concatenate([self._R, np.zeros_like(beyond)], -2), np.concatenate([within, beyond], -2)
+def _transposed(matrices):
+    return matrices.swapaxes(-1, -2)
 
 
 class ProductSpectra:
@@ -96,13 +74,15 @@ class ProductSpectra:
     """
 
     def __init__(self, A, B):
-        self.A, self.B = Factor(A), Factor(B)
-        dim, dim_head = self.A.initial.shape[-2:]
+        self.A, self.B = np.asarray(A, dtype=float), np.asarray(B, dtype=float)
+        dim, dim_head = self.A.shape[-2:]
         self.rank = min(dim, 2 * dim_head)  # the most that the difference can have
+        # Where a basis of A and its change would be no shorter than the standard one, that is taken.
+        self._basis, self._A = np.linalg.qr(self.A) if 2 * dim_head < dim else (None, self.A)
 
     def initial(self):
         """Singular values of A_0 B_0^T; shape (heads, min(dim, dim_head)), descending."""
-        return singular_values(self.A.initial, self.B.initial)
+        return singular_values(self.A, self.B)
 
     def after(self, A, B):
         """Singular values of A B^T and of A B^T - A_0 B_0^T.
@@ -119,13 +99,25 @@ class ProductSpectra:
         delta : numpy.ndarray
             Shape (heads, min(dim, 2 dim_head)), descending.
         """
-        a_0, a = self.A.coordinates(A - self.A.initial)
-        b_0, b = self.B.coordinates(B - self.B.initial)
-        return singular_values(a_0 + a, b_0 + b), self._delta(a_0, a, b_0, b)
+        change = self._coordinates(A - self.A)
+        return singular_values(self._plus_initial(change), B), self._delta(change, B)
 
-    def _delta(self, a_0, a, b_0, b):
-        """Singular values of (a_0 + a) (b_0 + b)^T - a_0 b_0^T, in coordinates."""
-        return _svdvals(a_0 @ b.swapaxes(-1, -2) + a @ (b_0 + b).swapaxes(-1, -2))
+    def _delta(self, change, B):
+        return _wide_singular_values(self._plus_initial(change @ _transposed(B), _transposed(B - self.B)))
+
+    def _coordinates(self, change):
+        """A change of A, (heads, dim, dim_head), in an orthonormal basis that begins with that of A_0; rank rows."""
+        if self._basis is None:
+            return change
+        within = _transposed(self._basis) @ change
+        # One pass of Gram-Schmidt is enough: what it leaves in the span is eps |change|, and counts as that much.
+        return np.concatenate([within, np.linalg.qr(change - self._basis @ within, mode="r")], axis=-2)
+
+    def _plus_initial(self, coordinates, right=None):
+        """A sum of `coordinates` and of A_0, or A_0 `right`, in the same basis, where A_0 has only the first rows."""
+        total = coordinates.copy()
+        total[..., : self._A.shape[-2], :] += self._A if right is None else self._A @ right
+        return total
 
     def baselines(self, A_norms, B_norms, delta_norms, rng):
         """Singular values of random perturbations as large as those of training, one of each kind for every head.
@@ -146,19 +138,23 @@ class ProductSpectra:
         dict of str to numpy.ndarray
             For each kind, shape (epochs, heads, min(dim, 2 dim_head)), descending.
         """
-        heads, dim, _ = self.A.initial.shape
+        heads, dim, _ = self.A.shape
         unit = singular_values(*rng.standard_normal((2, heads, dim, self.rank)))
         unit /= np.linalg.norm(unit, axis=-1, keepdims=True)
-        noise = rng.standard_normal((2, *self.A.initial.shape))
+        noise = rng.standard_normal((2, *self.A.shape))
         noise /= np.linalg.norm(noise, axis=(-2, -1), keepdims=True)
-        (a_0, a), (b_0, b) = (
-            factor.coordinates(change) for factor, change in zip((self.A, self.B), noise, strict=True)
-        )
+        change, noise_B = self._coordinates(noise[0]), _transposed(noise[1])
+        # The noise of B alone, of A alone, and of both: what norms p and q make of them is p q, p and q of each.
+        alone_B = self._plus_initial(np.zeros((heads, self.rank, dim)), noise_B)
+        alone_A, both = change @ _transposed(self.B), change @ noise_B
         A_norms, B_norms = A_norms[..., None, None], B_norms[..., None, None]
         return {
             "factors": delta_norms[..., None] * unit,
             "noise": np.stack(
-                [self._delta(a_0, p * a, b_0, q * b) for p, q in zip(A_norms, B_norms, strict=True)],
+                [
+                    _wide_singular_values(p * alone_A + q * (alone_B + p * both))
+                    for p, q in zip(A_norms, B_norms, strict=True)
+                ],
             ),
         }
 
