@@ -26,7 +26,7 @@ from rank_increase.notation import PRODUCTS
 
 NUMERICAL_RANK_RTOL = 0.01  # a choice: the tables hold all singular values, so any other can be had from them
 # Of the largest singular value. An eigenvalue of the Gram matrix has an error of 1e-15 of the largest, so its root has
-# one of 5e-11 where it is the floor. Deltas of trained models end above it, mostly at 1e-4.
+# one of 5e-11 where it is the floor. Deltas of first steps and of small init scales go below it, most others do not.
 GRAM_FLOOR = 1e-5
 BASELINES = ("factors", "noise")
 
