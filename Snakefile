@@ -22,6 +22,7 @@ include: "workflow/rules/spectra.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/vit_figures.smk"
+include: "workflow/rules/evidence.smk"
 include: "workflow/rules/plan.smk"
 
 
@@ -33,13 +34,14 @@ wildcard_constraints:
 
 
 rule all:
-    """Every figure and table of the study."""
+    """Every figure and table of the study, and its claims."""
     default_target: True
     input:
         rules.toy.input,
         rules.assumptions.input,
         rules.vit.input,
         rules.figures.input,
+        rules.claims.output,
     message:
         "All figures and tables are there"
 

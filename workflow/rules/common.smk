@@ -114,6 +114,7 @@ def table_parts(wildcards):
     patterns = {
         "trajectory": "toy/{structure}/alpha_{alpha}/seed_{seed}/trajectory.parquet",
         "events": "toy/{structure}/alpha_{alpha}/seed_{seed}/events.parquet",
+        "conservation": "toy/{structure}/alpha_{alpha}/seed_{seed}/conservation.parquet",
         "stages": "toy/diagonal/seed_{seed}/stages.parquet",
         "theorem": "toy/diagonal/seed_{seed}/theorem.parquet",
     }
@@ -122,7 +123,7 @@ def table_parts(wildcards):
         return [f"{RESULTS}/assumptions/{name}/seed_{s}/perturbations.parquet" for name in assumptions for s in seeds]
     if wildcards.table in ("metrics", "spectra", "baselines"):
         return dataset_table_parts(wildcards)
-    structure = None if wildcards.table in ("trajectory", "events") else "diagonal"
+    structure = None if wildcards.table in ("trajectory", "events", "conservation") else "diagonal"
     return toy_files(f"{RESULTS}/{patterns[wildcards.table]}", structure)
 
 
@@ -141,6 +142,12 @@ def figure_names(figure):
     """A function of the wildcards: what a figure calls the datasets that it shows."""
     names = config["figures"]["vit"]["names"]
     return lambda wildcards: [names.get(dataset, dataset) for dataset in shown_datasets(figure)]
+
+
+def trained_datasets():
+    """Datasets that vision transformers are trained on, and what figures call them."""
+    names = config["figures"]["vit"]["names"]
+    return {run["dataset"]: names.get(run["dataset"], run["dataset"]) for run in VIT_RUNS}
 
 
 def shown_datasets(figure):

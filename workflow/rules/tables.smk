@@ -16,7 +16,7 @@ rule collect_table:
     benchmark:
         "<benchmarks>/collect_table/{table}.tsv"
     wildcard_constraints:
-        table="trajectory|events|stages|theorem|perturbations|metrics|spectra|baselines",
+        table="trajectory|events|conservation|stages|theorem|perturbations|metrics|spectra|baselines",
     conda:
         "../../envs/environment.yaml"
     resources:

@@ -78,6 +78,17 @@ SCHEMAS = {
             ("distance", pa.float64()),  # largest |product - product at theta_k| in the middle of the stage
         ]
     ),
+    "conservation": pa.schema(
+        [
+            ("method", pa.string()),  # flow, gd or sgd
+            ("rescaled_time", pa.float64()),
+            _PRODUCT,
+            # Frobenius norms of W_K^T W_K - W_Q^T W_Q or of W_V^T W_V - W_O^T W_O; of diagonal weights, of u^2 - v^2
+            ("change", pa.float64()),  # since the start
+            ("initial", pa.float64()),
+            ("size", pa.float64()),  # sum of the squared Frobenius norms of the two weights
+        ]
+    ),
     "perturbations": pa.schema(
         [
             ("run", pa.int32()),
@@ -104,6 +115,21 @@ SCHEMAS = {
     ),
     "spectra": pa.schema([*_HEAD, ("matrix", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
     "baselines": pa.schema([*_HEAD, ("baseline", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
+    "claims": pa.schema(
+        [
+            ("id", pa.string()),
+            ("source", pa.string()),  # place in the paper, version 1
+            ("statement", pa.string()),
+            ("measure", pa.string()),  # what the value is, and over what it is taken
+            ("value", pa.float64()),  # null if not tested
+            ("relation", pa.string()),  # supported if value stands in it to the threshold
+            ("threshold", pa.float64()),
+            ("verdict", pa.string()),  # supported, not supported, not tested
+            ("n", pa.string()),  # what the value rests on, in words
+            ("data", pa.string()),  # tables and runs
+            ("details", pa.string()),  # numbers behind the value, or what is missing
+        ]
+    ),
 }
 
 
@@ -185,6 +211,23 @@ def event_frame(run, log_alpha):
             **coordinate_labels(coordinate, run.values.shape[2]),
             "rescaled_time": [moment / -log_alpha for moment in time],
             "direction": direction,
+        }
+    )
+
+
+def conservation_frame(run, log_alpha, method):
+    """Rows of schema "conservation" of a toy.Run; none where it conserves by construction."""
+    if run.conservation is None:
+        return pd.DataFrame(columns=SCHEMAS["conservation"].names)
+    change, initial, size = run.conservation.reshape(-1, 3).T
+    return pd.DataFrame(
+        {
+            "method": method,
+            "rescaled_time": (run.time / -log_alpha).repeat(len(PRODUCTS)),
+            "product": np.tile(PRODUCTS, len(run.time)),
+            "change": change,
+            "initial": initial,
+            "size": size,
         }
     )
 

@@ -1,0 +1,49 @@
+"""
+Each claim of the paper as a number with a verdict.
+
+Inputs: the tables of the study and the thresholds under `claims`. Outputs: results/{study}/claims.parquet and pages of it.
+"""
+
+
+rule claims:
+    """Test every claim of the paper on the runs of the study."""
+    input:
+        **{
+            table: f"<results>/tables/{table}.parquet"
+            for table in ("trajectory", "events", "stages", "theorem", "perturbations", "conservation")
+        },
+        spectra="<results>/tables/spectra.parquet",
+        baselines="<results>/tables/baselines.parquet",
+    output:
+        table="<results>/claims.parquet",
+        markdown="<results>/claims.md",
+        html=report(
+            "<results>/claims.html",
+            caption="../report/claims.rst",
+            category="Claims",
+            labels={"page": "Claims of the paper"},
+        ),
+    log:
+        "<logs>/claims.log",
+    benchmark:
+        "<benchmarks>/claims.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        study=config["study"],
+        thresholds=config["claims"],
+        toy={
+            "active": config["toy"]["activation_weight"] ** 2,
+            "max_time": config["toy"]["max_time"],
+            "movement": config["figures"]["plateau_movement"],
+            "speed": config["figures"]["plateau_movement"] / config["assumptions"]["plateaus"]["follow"],
+        },
+        vit={"alpha": config["figures"]["vit"]["alpha"], "names": trained_datasets()},
+        code=library_digest("check_claims"),
+    message:
+        "Claims of the paper"
+    script:
+        "../scripts/check_claims.py"
