@@ -7,6 +7,9 @@ min_version("9.27")
 configfile: f"{workflow.basedir}/config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 pathvars:
     results=f"results/{config['study']}",
     logs=f"results/{config['study']}/logs",
@@ -42,6 +45,7 @@ rule all:
         rules.vit.input,
         rules.figures.input,
         rules.claims.output,
+        rules.configuration.output,
     message:
         "All figures and tables are there"
 

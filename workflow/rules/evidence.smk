@@ -1,7 +1,8 @@
 """
 Each claim of the paper as a number with a verdict.
 
-Inputs: the tables of the study and the thresholds under `claims`. Outputs: results/{study}/claims.parquet and pages of it.
+Inputs: the tables of the study and the thresholds under `claims`. Outputs: results/{study}/claims.parquet, pages of it, and
+the page of the configuration that the report has beside it.
 """
 
 
@@ -47,3 +48,30 @@ rule claims:
         "Claims of the paper"
     script:
         "../scripts/check_claims.py"
+
+
+rule configuration:
+    """All keys of the configuration, for the report."""
+    output:
+        html=report(
+            "<results>/configuration.html",
+            caption="../report/configuration.rst",
+            category="Configuration",
+            labels={"page": "All keys"},
+        ),
+    log:
+        "<logs>/configuration.log",
+    benchmark:
+        "<benchmarks>/configuration.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        configuration=config,
+        code=library_digest("show_configuration"),
+    message:
+        "Configuration of the study"
+    script:
+        "../scripts/show_configuration.py"
