@@ -12,7 +12,7 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan report test bench lint lock clean help
+.PHONY: all env plan report publish test bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -40,6 +40,9 @@ plan: env ## print what a study will cost: jobs, GPU-hours, disk (STUDY=paper)
 report: env ## write claims, figures, configuration, rule graph and run times of a finished study to one page (STUDY=demo)
 	snakemake --cores 1 --quiet all --nolock $(CONFIG) --report results/$(STUDY)/report.html
 	@echo "Report in $(CURDIR)/results/$(STUDY)/report.html"
+
+publish: env ## copy tables, figures and claims of a study to results/published (STUDY=demo)
+	snakemake --cores 1 publish $(CONFIG)
 
 test: env ## run the tests
 	pytest

@@ -1,18 +1,15 @@
 """
-Each claim of the paper as a number with a verdict.
+Each claim of the paper as a number with a verdict; what is published.
 
-Inputs: the tables of the study and the thresholds under `claims`. Outputs: results/{study}/claims.parquet, pages of it, and
-the page of the configuration that the report has beside it.
+Inputs: the tables of the study and the thresholds under `claims`. Outputs: results/{study}/claims.parquet, pages of it, the
+page of the configuration that the report has beside it; and results/published/{study}/.
 """
 
 
 rule claims:
     """Test every claim of the paper on the runs of the study."""
     input:
-        **{
-            table: f"<results>/tables/{table}.parquet"
-            for table in ("trajectory", "events", "stages", "theorem", "perturbations", "conservation")
-        },
+        **{table: f"<results>/tables/{table}.parquet" for table in TOY_TABLES},
         spectra="<results>/tables/spectra.parquet",
         baselines="<results>/tables/baselines.parquet",
     output:
@@ -75,3 +72,30 @@ rule configuration:
         "Configuration of the study"
     script:
         "../scripts/show_configuration.py"
+
+
+rule publish:
+    """Copy what is to be published of the study to results/published/."""
+    input:
+        tables=published_tables(),
+        figures=[path for path in rules.figures.input if path.endswith(".png")],
+        claims=["<results>/claims.parquet", "<results>/claims.md"],
+    output:
+        manifest=f"results/published/{config['study']}/published.json",
+    log:
+        "<logs>/publish.log",
+    benchmark:
+        "<benchmarks>/publish.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=10,
+    params:
+        results=RESULTS,
+        optional=[f"{RESULTS}/explorer.html"],
+        code=library_digest("publish_study"),
+    message:
+        "Published results of the study {config[study]}"
+    script:
+        "../scripts/publish_study.py"

@@ -1,5 +1,5 @@
 """
-All runs of a study in one table per kind.
+All runs of a study in one table per kind, and all runs on a dataset.
 
 Inputs: the tables of single runs. Outputs: results/{study}/tables/, which is all that figures read.
 """

@@ -267,13 +267,13 @@ def _labels(records, dim):
 def collect(parts, path, provenance):
     """Write the rows of the tables `parts` to one, with a column for every wildcard that a part came from.
 
-    A column that the parts have already, such as alpha in "theorem", is kept as it is.
+    A column that the parts have already, such as alpha in "theorem", is kept as it is. The kind of table is none.
     """
     tables = []
     for part in parts:
         table = pq.read_table(part)
         wildcards = read_provenance(part)["wildcards"]
-        for name in reversed([name for name in wildcards if name not in table.column_names]):
+        for name in reversed([name for name in wildcards if name not in ("table", *table.column_names)]):
             value = int(wildcards[name]) if name == "seed" else wildcards[name]
             column = pa.array([value]).dictionary_encode() if isinstance(value, str) else pa.array([value], pa.int32())
             table = table.add_column(0, name, pa.chunked_array([column.take(pa.array([0] * len(table), pa.int32()))]))
