@@ -87,7 +87,7 @@ def number(value):
     """A number as a page shows it: three digits that count, more for a whole number."""
     if math.isnan(value):
         return "-"
-    return f"{value:.0f}" if value == round(value) and abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) < 1e6 and value == round(value) else f"{value:.3g}"
 
 
 def summary_frame(claims):

@@ -177,8 +177,10 @@ def _curve_distance(one, other):
 
 
 def _largest_ratio(values):
-    """Largest ratio of a value to the one before it."""
-    return max(after / before for before, after in zip(values, values[1:], strict=False))
+    """Largest ratio of a value to the one before it; after zero, zero counts as no growth."""
+    return max(
+        after / before if before else after and np.inf for before, after in zip(values, values[1:], strict=False)
+    )
 
 
 def stage_times(theorem, thresholds):
@@ -196,7 +198,8 @@ def stage_times(theorem, thresholds):
     slopes, runs = {}, {}
     for seed, rows in theorem.groupby("seed"):
         delays = (rows["measured_time"] - rows["predicted_time"]).abs().groupby(rows["alpha"])
-        medians = delays.median()[(delays.count() >= delays.size() / 2)]
+        medians = delays.median()[delays.count() >= delays.size() / 2]
+        medians = medians[medians > 0]
         if len(medians) > 1:
             logs = [np.log(-log_alpha(alpha)) for alpha in medians.index]
             slopes[seed], runs[seed] = np.polyfit(logs, np.log(medians.to_numpy(float)), 1)[0], medians.index
@@ -223,8 +226,9 @@ def constant_delay(theorem, thresholds):
     spreads, stages = {}, 0
     for seed, rows in delays[delays["alpha"].isin(alphas)].groupby("seed"):
         both = rows.pivot(index="stage", columns="alpha", values="scaled_delay").dropna()
-        if both.shape[1] == 2 and len(both):
-            spreads[seed] = (both[alphas[0]] - both[alphas[1]]).abs().median() / both[alphas[1]].abs().median()
+        scale = both[alphas[-1]].abs().median() if both.shape[1] == 2 and len(both) else 0
+        if scale > 0:
+            spreads[seed] = (both[alphas[0]] - both[alphas[1]]).abs().median() / scale
             stages += len(both)
     if not spreads:
         return claim.untested("Algorithm 1 and the two smallest init scales of a problem")
