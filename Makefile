@@ -13,7 +13,7 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan status clean-scratch clean-snapshots test bench lint lock clean help
+.PHONY: all env plan status report publish clean-scratch clean-snapshots test bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -46,6 +46,13 @@ clean-scratch: env ## delete what runs keep to go on from, of finished runs
 
 clean-snapshots: env ## delete that and the weights of runs whose spectra are there: a new measure would train anew
 	@snakemake clean_snapshots --cores 1 --quiet all $(CONFIG)
+
+report: env ## write claims, figures, configuration, rule graph and run times of a finished study to one page (STUDY=demo)
+	snakemake --cores 1 --quiet all --nolock $(CONFIG) --report results/$(STUDY)/report.html
+	@echo "Report in $(CURDIR)/results/$(STUDY)/report.html"
+
+publish: env ## copy tables, figures and claims of a study to results/published (STUDY=demo)
+	snakemake --cores 1 publish $(CONFIG)
 
 test: env ## run the tests
 	pytest

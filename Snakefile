@@ -7,6 +7,9 @@ min_version("9.27")
 configfile: f"{workflow.basedir}/config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 pathvars:
     results=f"results/{config['study']}",
     logs=f"results/{config['study']}/logs",
@@ -23,6 +26,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/vit_figures.smk"
 include: "workflow/rules/explorer.smk"
+include: "workflow/rules/evidence.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/study.smk"
 
@@ -35,7 +39,7 @@ wildcard_constraints:
 
 
 rule all:
-    """Every figure and table of the study."""
+    """Every figure and table of the study, and its claims."""
     default_target: True
     input:
         rules.toy.input,
@@ -43,6 +47,8 @@ rule all:
         rules.vit.input,
         rules.figures.input,
         rules.explorer.output,
+        rules.claims.output,
+        rules.configuration.output,
     message:
         "All figures and tables are there"
 

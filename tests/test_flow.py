@@ -323,6 +323,7 @@ def test_the_flow_of_full_weights_agrees_with_an_explicit_method_of_high_order(s
     run = full_run(problem, log(0.01), times, 1e-5, 1e-5, weight=0.1)
     assert expected[-1].max() > 0.3
     np.testing.assert_allclose(run.values, expected, atol=5e-3)
+    assert (run.conservation[..., 0] / run.conservation[..., 2]).max() < 1e-4
     finer = full_run(problem, log(0.01), times, 1e-7, 1e-7, weight=0.1)
     np.testing.assert_allclose(finer.values, expected, atol=2e-4)
     np.testing.assert_allclose(

@@ -16,11 +16,11 @@ import plot_losses
 import plot_perturbations
 import plot_rank_increase
 import plot_stage_times
+from rank_increase.notation import sort_alphas
 from rank_increase.plotting import (
     INACTIVE,
     MARK_SHADE,
     LimitLoss,
-    Window,
     alpha_colors,
     draw_limit,
     draw_limit_distance,
@@ -37,11 +37,11 @@ from rank_increase.plotting import (
     read_losses,
     read_products,
     save_figure,
-    sort_alphas,
     stage_note,
     stage_scale,
     zoom_on_fall,
 )
+from rank_increase.windows import Window
 
 STAGES = pd.DataFrame(
     {

@@ -29,11 +29,12 @@ def study(tmp_path):
         provenance = {"wildcards": {"structure": "diagonal", "alpha": alpha, "seed": "3"}}
         problem, stages = tmp_path / "problem.npz", tmp_path / "stages.parquet"
         trajectory, events = tmp_path / "trajectory.parquet", tmp_path / "events.parquet"
+        conservation = tmp_path / "conservation.parquet"
         make_problem.main(problem, 3, OPTIONS)
         run_algorithm1.main(problem, stages, max_time=max_time, label="algorithm", provenance=provenance)
         params = {"max_time": max_time, **PARAMS}
         options = {"method": "flow", "params": params, "label": "run", "provenance": provenance}
-        train_toy.main(problem, [stages], trajectory, events, alpha=alpha, **options)
+        train_toy.main(problem, [stages], trajectory, events, conservation, alpha=alpha, **options)
         theorem, paths = tmp_path / "theorem.parquet", ([trajectory], [events], [alpha])
         compare_theorem.main(stages, *paths, theorem, max_time=max_time, provenance=provenance)
         collect_table.main([events], tmp_path / "all_events.parquet", provenance={})

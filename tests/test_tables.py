@@ -12,6 +12,7 @@ from rank_increase.tables import (
     SCHEMAS,
     atomic,
     collect,
+    conservation_frame,
     event_frame,
     perturbation_frame,
     read_provenance,
@@ -152,6 +153,15 @@ def test_a_run_without_events_makes_an_empty_table(run, tmp_path):
     assert len(read_table(tmp_path / "events.parquet")) == 0
 
 
+def test_what_a_run_conserves_becomes_a_row_per_record_and_product(run, tmp_path):
+    conservation = np.arange(12.0).reshape(2, 2, 3)
+    frame = conservation_frame(Run(run.time, run.loss, run.values, [], conservation), -4.0, "gd")
+    assert frame.set_index(["rescaled_time", "product"]).loc[(2.0, "KQ")].tolist() == ["gd", 6.0, 7.0, 8.0]
+    write_table(tmp_path / "some.parquet", frame, "conservation", {})
+    write_table(tmp_path / "none.parquet", conservation_frame(run, -4.0, "flow"), "conservation", {})
+    assert [len(read_table(tmp_path / f"{name}.parquet")) for name in ("some", "none")] == [4, 0]
+
+
 def test_perturbation_runs_become_rows_with_their_reference():
     times, reference = np.array([8.0, 12.0]), np.ones((2, 4))
     moments = [
@@ -198,6 +208,12 @@ def test_a_column_that_the_parts_have_is_not_overwritten_by_a_wildcard(tmp_path)
     found = read_table(tmp_path / "all.parquet")
     assert found["alpha"].tolist() == frame["alpha"].tolist()
     assert found["seed"].tolist() == [3, 3]
+
+
+def test_the_kind_of_a_table_becomes_no_column(tmp_path):
+    write_table(tmp_path / "part.parquet", example("events"), "events", {"wildcards": {"table": "events"}})
+    collect([tmp_path / "part.parquet"], tmp_path / "all.parquet", {})
+    assert read_table(tmp_path / "all.parquet").columns.tolist() == SCHEMAS["events"].names
 
 
 def test_parts_without_rows_are_collected_too(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rank_increase.notation import log_alpha
-from rank_increase.toy import DiagonalHead, FullHead, Problem, attention, descent_run, recorded_events
+from rank_increase.toy import DiagonalHead, FullHead, Problem, attention, balance, descent_run, recorded_events
 
 # The compiled loops take five tokens at a time.
 TOKENS = [1, 2, 4, 5, 6, 7, 10, 11]
@@ -262,6 +262,25 @@ def test_gradient_descent_records_loss_and_values_after_whole_steps(small_proble
         assert run.loss[record] == pytest.approx(problem.head().velocity(visited[steps])[0], rel=1e-10)
         np.testing.assert_allclose(run.values[record], problem.head().values(visited[steps]), rtol=1e-9)
     assert run.values.shape == (4, 2, 6)
+
+
+@pytest.mark.parametrize("weights", ["diagonal", "full"])
+def test_a_short_step_conserves_what_gradient_flow_does_and_a_longer_one_less(small_problem, weights):
+    problem = small_problem(weights=weights)
+    runs = [descent_run(problem, log(0.1), [0, 40], step=step, weight=0.1) for step in (0.01, 0.1)]
+    drift = np.array([run.conservation[-1, :, 0] / run.conservation[-1, :, 1] for run in runs])
+    assert (runs[0].conservation[0, :, 0] == 0).all()
+    assert (drift[0] < 0.01).all()
+    np.testing.assert_allclose(drift[1] / drift[0], 10, rtol=0.1)  # Lemma 4.1 is about the limit of short steps
+
+
+def test_balance_of_diagonal_weights_is_the_difference_of_squares():
+    start = np.array([[1.0, 2.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    theta = np.array([[2.0, 2.0], [0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    found = balance(theta, start)
+    np.testing.assert_allclose(found, [[3, np.hypot(1, 3), 9], [0, 3, 7]])
+    full = balance(*(np.stack([np.diag(weight) for weight in weights]) for weights in (theta, start)))
+    np.testing.assert_allclose(full, found)
 
 
 def test_sgd_with_all_samples_in_a_batch_is_gradient_descent(small_problem):

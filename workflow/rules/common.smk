@@ -20,6 +20,8 @@ try:
 except ConfigError as error:
     sys.exit(str(error))  # one sentence, where an exception would come with places in this file
 
+TOY_TABLES = ["trajectory", "events", "conservation", "stages", "theorem", "perturbations"]
+VIT_TABLES = ["metrics", "spectra", "baselines"]
 PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
 RESULTS = f"results/{config['study']}"
 DATASETS = os.path.expanduser(config["data_dir"] or f"{RESULTS}/datasets")
@@ -113,26 +115,33 @@ def outcome():
 
 
 def table_parts(wildcards):
-    """Tables of single runs that make up a table of the study."""
+    """Tables that make up a table of the study: of single toy runs, or of all runs on a dataset."""
     patterns = {
         "trajectory": "toy/{structure}/alpha_{alpha}/seed_{seed}/trajectory.parquet",
         "events": "toy/{structure}/alpha_{alpha}/seed_{seed}/events.parquet",
+        "conservation": "toy/{structure}/alpha_{alpha}/seed_{seed}/conservation.parquet",
         "stages": "toy/diagonal/seed_{seed}/stages.parquet",
         "theorem": "toy/diagonal/seed_{seed}/theorem.parquet",
     }
     if wildcards.table == "perturbations":
         seeds, assumptions = config["assumptions"]["seeds"], ("plateaus", "activations")
         return [f"{RESULTS}/assumptions/{name}/seed_{s}/perturbations.parquet" for name in assumptions for s in seeds]
-    if wildcards.table in ("metrics", "spectra", "baselines"):
-        return dataset_table_parts(wildcards)
-    structure = None if wildcards.table in ("trajectory", "events") else "diagonal"
+    if wildcards.table in VIT_TABLES:
+        return [f"{RESULTS}/tables/{dataset}/{wildcards.table}.parquet" for dataset in trained_datasets()]
+    structure = None if wildcards.table in ("trajectory", "events", "conservation") else "diagonal"
     return toy_files(f"{RESULTS}/{patterns[wildcards.table]}", structure)
 
 
 def dataset_table_parts(wildcards):
-    """Tables of single runs of vision transformers that make up a table of the study, or of one dataset."""
+    """Tables of single runs of vision transformers that make up a table of one dataset."""
     pattern = f"{RESULTS}/vit/{{dataset}}/alpha_{{alpha}}/seed_{{seed}}/{wildcards.table}.parquet"
-    return vit_files(pattern, wildcards.get("dataset"))
+    return vit_files(pattern, wildcards.dataset)
+
+
+def published_tables():
+    """Tables from which all else of a study can be made without training."""
+    of_datasets = [f"{dataset}/{table}" for dataset in trained_datasets() for table in VIT_TABLES]
+    return [f"{RESULTS}/tables/{table}.parquet" for table in [*TOY_TABLES, *of_datasets]]
 
 
 def figure_tables(figure, table):
@@ -144,6 +153,12 @@ def figure_names(figure):
     """A function of the wildcards: what a figure calls the datasets that it shows."""
     names = config["figures"]["vit"]["names"]
     return lambda wildcards: [names.get(dataset, dataset) for dataset in shown_datasets(figure)]
+
+
+def trained_datasets():
+    """Datasets that vision transformers are trained on, and what figures call them."""
+    names = config["figures"]["vit"]["names"]
+    return {run["dataset"]: names.get(run["dataset"], run["dataset"]) for run in VIT_RUNS}
 
 
 def shown_datasets(figure):

@@ -29,7 +29,7 @@ rule fig02:
             "<results>/figures/fig02.png",
             caption="../report/fig02.rst",
             category="Toy model",
-            labels={"figure": "Figure 2"},
+            labels={"figure": "Figure 02"},
         ),
     log:
         "<logs>/fig02.log",
@@ -68,7 +68,7 @@ rule fig06:
             "<results>/figures/fig06.png",
             caption="../report/fig06.rst",
             category="Toy model",
-            labels={"figure": "Figure 6"},
+            labels={"figure": "Figure 06"},
         ),
     log:
         "<logs>/fig06.log",
@@ -101,7 +101,7 @@ rule fig07:
             "<results>/figures/fig07.png",
             caption="../report/fig07.rst",
             category="Toy model",
-            labels={"figure": "Figure 7"},
+            labels={"figure": "Figure 07"},
         ),
     log:
         "<logs>/fig07.log",
@@ -132,7 +132,7 @@ use rule fig07 as fig08 with:
             "<results>/figures/fig08.png",
             caption="../report/fig08.rst",
             category="Toy model",
-            labels={"figure": "Figure 8"},
+            labels={"figure": "Figure 08"},
         ),
     log:
         "<logs>/fig08.log",
@@ -155,7 +155,7 @@ rule fig09:
             "<results>/figures/fig09.png",
             caption="../report/fig09.rst",
             category="Toy model",
-            labels={"figure": "Figure 9"},
+            labels={"figure": "Figure 09"},
         ),
     log:
         "<logs>/fig09.log",
@@ -207,7 +207,7 @@ use rule fig02 as fig_dense with:
             "<results>/figures/fig_dense.png",
             caption="../report/fig_dense.rst",
             category="Toy model",
-            labels={"figure": "Dense teacher"},
+            labels={"figure": "Ours: dense teacher"},
         ),
     log:
         "<logs>/fig_dense.log",
@@ -236,7 +236,7 @@ rule fig_limit:
             "<results>/figures/fig_limit.png",
             caption="../report/fig_limit.rst",
             category="Toy model",
-            labels={"figure": "Limit of the loss"},
+            labels={"figure": "Ours: limit of the loss"},
         ),
     log:
         "<logs>/fig_limit.log",
@@ -267,7 +267,7 @@ rule fig_stage_times:
             "<results>/figures/fig_stage_times.png",
             caption="../report/fig_stage_times.rst",
             category="Toy model",
-            labels={"figure": "Stage times"},
+            labels={"figure": "Ours: stage times"},
         ),
     log:
         "<logs>/fig_stage_times.log",

@@ -1,5 +1,5 @@
 """
-All runs of a study in one table per kind.
+All runs of a study in one table per kind, and all runs on a dataset.
 
 Inputs: the tables of single runs. Outputs: results/{study}/tables/, which is all that figures read.
 """
@@ -16,7 +16,7 @@ rule collect_table:
     benchmark:
         "<benchmarks>/collect_table/{table}.tsv"
     wildcard_constraints:
-        table="trajectory|events|stages|theorem|perturbations|metrics|spectra|baselines",
+        table="trajectory|events|conservation|stages|theorem|perturbations|metrics|spectra|baselines",
     conda:
         "../../envs/environment.yaml"
     resources:

@@ -8,7 +8,7 @@ Inputs: the configuration under `toy`. Outputs: results/{study}/toy/.
 rule toy:
     """The toy runs, and Algorithm 1 against them."""
     input:
-        expand("<results>/tables/{table}.parquet", table=["trajectory", "events", "stages", "theorem"]),
+        expand("<results>/tables/{table}.parquet", table=["trajectory", "events", "conservation", "stages", "theorem"]),
 
 
 rule make_problem:
@@ -67,6 +67,7 @@ rule train_toy:
     output:
         trajectory="<results>/toy/{structure}/alpha_{alpha}/seed_{seed}/trajectory.parquet",
         events="<results>/toy/{structure}/alpha_{alpha}/seed_{seed}/events.parquet",
+        conservation="<results>/toy/{structure}/alpha_{alpha}/seed_{seed}/conservation.parquet",
     log:
         "<logs>/train_toy/{structure}_alpha_{alpha}_seed_{seed}.log",
     benchmark:

@@ -25,7 +25,7 @@ rule fig01:
             "<results>/figures/fig01.png",
             caption="../report/fig01.rst",
             category="Vision transformers",
-            labels={"figure": "Figure 1"},
+            labels={"figure": "Figure 01"},
         ),
     log:
         "<logs>/fig01.log",
@@ -60,7 +60,7 @@ rule fig03:
             "<results>/figures/fig03.png",
             caption="../report/fig03.rst",
             category="Vision transformers",
-            labels={"figure": "Figure 3"},
+            labels={"figure": "Figure 03"},
         ),
     log:
         "<logs>/fig03.log",
@@ -96,7 +96,7 @@ rule fig04:
             "<results>/figures/fig04.png",
             caption="../report/fig04.rst",
             category="Vision transformers",
-            labels={"figure": "Figure 4"},
+            labels={"figure": "Figure 04"},
         ),
     log:
         "<logs>/fig04.log",
@@ -129,7 +129,7 @@ rule fig05:
             "<results>/figures/fig05.png",
             caption="../report/fig05.rst",
             category="Vision transformers",
-            labels={"figure": "Figure 5"},
+            labels={"figure": "Figure 05"},
         ),
     log:
         "<logs>/fig05.log",

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.plotting import (
-    Window,
     add_stage_bar,
     add_window_legend,
     draw_window,
@@ -15,6 +14,7 @@ from rank_increase.plotting import (
     save_figure,
 )
 from rank_increase.tables import read_table
+from rank_increase.windows import Window
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

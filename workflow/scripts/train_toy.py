@@ -7,7 +7,7 @@ import numpy as np
 from rank_increase.flow import diagonal_run, full_run
 from rank_increase.jobs import progress, start_job
 from rank_increase.notation import log_alpha
-from rank_increase.tables import event_frame, read_table, trajectory_frame, write_table
+from rank_increase.tables import conservation_frame, event_frame, read_table, trajectory_frame, write_table
 from rank_increase.theorem import mid_stage_times
 from rank_increase.toy import Problem, descent_run
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(problem, stages, trajectory, events, *, alpha, method, params, label, provenance):
-    """Write the trajectory and the activations of a run (schemas "trajectory" and "events")."""
+def main(problem, stages, trajectory, events, conservation, *, alpha, method, params, label, provenance):
+    """Write a run's trajectory, its activations, and how well it conserves (schemas of these names)."""
     problem, log_scale = Problem.load(problem), log_alpha(alpha)
     grid = np.linspace(0, params["max_time"], params["points"])
     if stages:
@@ -33,6 +33,7 @@ def main(problem, stages, trajectory, events, *, alpha, method, params, label, p
             run = full_run(problem, log_scale, times, params["full_flow_rtol"], params["full_flow_atol"], **options)
     write_table(trajectory, trajectory_frame(run, log_scale), "trajectory", provenance)
     write_table(events, event_frame(run, log_scale), "events", provenance)
+    write_table(conservation, conservation_frame(run, log_scale, method), "conservation", provenance)
 
 
 if __name__ == "__main__":
@@ -43,6 +44,7 @@ if __name__ == "__main__":
         snakemake.input.stages,
         snakemake.output.trajectory,
         snakemake.output.events,
+        snakemake.output.conservation,
         alpha=wildcards.alpha,
         method=snakemake.params.method,
         params=snakemake.params,

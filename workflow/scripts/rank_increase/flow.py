@@ -15,7 +15,7 @@ from scipy.integrate import LSODA
 from scipy.optimize import brentq
 
 from rank_increase.rkc import integrate as integrate_rkc
-from rank_increase.toy import Run, recorded_events
+from rank_increase.toy import Run, balance, recorded_events
 
 # A Jacobian on so many samples steers the solver's Newton iteration as well as one on all 1000. With 120 the iteration
 # stops converging in long steps once many coordinates are active: ten times the steps at alpha = 1e-3000.
@@ -237,11 +237,11 @@ def full_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
         A singular value is active while it is above the square of this.
     """
     head, alpha = problem.head(), np.exp(log_alpha)
-    shape = problem.theta_0.shape
-    loss, values = [], []
+    start, shape = alpha * problem.theta_0, problem.theta_0.shape
+    loss, values, conservation = [], [], []
     solution = integrate_rkc(
         lambda theta: head.velocity(theta.reshape(shape))[1].ravel(),
-        alpha * problem.theta_0.ravel(),
+        start.ravel(),
         times,
         rtol=rtol,
         atol=atol * alpha,
@@ -250,7 +250,8 @@ def full_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
         theta = theta.reshape(shape)
         loss.append(head.velocity(theta)[0])
         values.append(head.values(theta))
+        conservation.append(balance(theta, start))
         if on_step:
             on_step(time)
     values = np.array(values)
-    return Run(times, np.array(loss), values, recorded_events(times, values, weight))
+    return Run(times, np.array(loss), values, recorded_events(times, values, weight), np.array(conservation))

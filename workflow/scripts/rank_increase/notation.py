@@ -28,3 +28,13 @@ def log_alpha(alpha):
     if not (value.is_finite() and value > 0):
         raise ValueError(f"alpha must be a positive number, not {alpha!r}")
     return float(value.ln())
+
+
+def sort_alphas(alphas):
+    """Init scales from the largest to the smallest, each once; a list of str."""
+    return sorted(set(alphas), key=log_alpha, reverse=True)
+
+
+def alpha_label(alpha):
+    """An init scale as a figure or a page shows it."""
+    return f"α = {alpha}"

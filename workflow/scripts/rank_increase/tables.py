@@ -79,6 +79,17 @@ SCHEMAS = {
             ("distance", pa.float64()),  # largest |product - product at theta_k| in the middle of the stage
         ]
     ),
+    "conservation": pa.schema(
+        [
+            ("method", pa.string()),  # flow, gd or sgd
+            ("rescaled_time", pa.float64()),
+            _PRODUCT,
+            # Frobenius norms of W_K^T W_K - W_Q^T W_Q or of W_V^T W_V - W_O^T W_O; of diagonal weights, of u^2 - v^2
+            ("change", pa.float64()),  # since the start
+            ("initial", pa.float64()),
+            ("size", pa.float64()),  # sum of the squared Frobenius norms of the two weights
+        ]
+    ),
     "perturbations": pa.schema(
         [
             ("run", pa.int32()),
@@ -105,6 +116,21 @@ SCHEMAS = {
     ),
     "spectra": pa.schema([*_HEAD, ("matrix", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
     "baselines": pa.schema([*_HEAD, ("baseline", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
+    "claims": pa.schema(
+        [
+            ("id", pa.string()),
+            ("source", pa.string()),  # place in the paper, version 1
+            ("statement", pa.string()),
+            ("measure", pa.string()),  # what the value is, and over what it is taken
+            ("value", pa.float64()),  # null if not tested
+            ("relation", pa.string()),  # supported if value stands in it to the threshold
+            ("threshold", pa.float64()),
+            ("verdict", pa.string()),  # supported, not supported, not tested
+            ("n", pa.string()),  # what the value rests on, in words
+            ("data", pa.string()),  # tables and runs
+            ("details", pa.string()),  # numbers behind the value, or what is missing
+        ]
+    ),
 }
 
 
@@ -190,6 +216,23 @@ def event_frame(run, log_alpha):
     )
 
 
+def conservation_frame(run, log_alpha, method):
+    """Rows of schema "conservation" of a toy.Run; none where it conserves by construction."""
+    if run.conservation is None:
+        return pd.DataFrame(columns=SCHEMAS["conservation"].names)
+    change, initial, size = run.conservation.reshape(-1, 3).T
+    return pd.DataFrame(
+        {
+            "method": method,
+            "rescaled_time": (run.time / -log_alpha).repeat(len(PRODUCTS)),
+            "product": np.tile(PRODUCTS, len(run.time)),
+            "change": change,
+            "initial": initial,
+            "size": size,
+        }
+    )
+
+
 def perturbation_frame(moments, log_alpha, dim):
     """Rows of schema "perturbations"; `moments` holds, for each, the assumptions.PerturbedRun that leave from it."""
     frames = [
@@ -225,13 +268,13 @@ def _labels(records, dim):
 def collect(parts, path, provenance):
     """Write the rows of the tables `parts` to one, with a column for every wildcard that a part came from.
 
-    A column that the parts have already, such as alpha in "theorem", is kept as it is.
+    A column that the parts have already, such as alpha in "theorem", is kept as it is. The kind of table is none.
     """
     tables = []
     for part in parts:
         table = pq.read_table(part)
         wildcards = read_provenance(part)["wildcards"]
-        for name in reversed([name for name in wildcards if name not in table.column_names]):
+        for name in reversed([name for name in wildcards if name not in ("table", *table.column_names)]):
             value = int(wildcards[name]) if name == "seed" else wildcards[name]
             column = pa.array([value]).dictionary_encode() if isinstance(value, str) else pa.array([value], pa.int32())
             table = table.add_column(0, name, pa.chunked_array([column.take(pa.array([0] * len(table), pa.int32()))]))

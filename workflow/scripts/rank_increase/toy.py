@@ -172,13 +172,46 @@ class Run:
 
     time and loss are of shape (records,), values of shape (records, 2, dim): the diagonal entries, or singular values,
     of W_K W_Q^T and W_V W_O^T. events are (time, coordinate, direction): direction 1 where a coordinate, numbered
-    through both products, becomes active and -1 where it leaves.
+    through both products, becomes active and -1 where it leaves. conservation, of shape (records, 2, 3), has for both
+    products what `balance` says; None for a flow in coordinates that conserve u^2 - v^2 by construction.
     """
 
     time: np.ndarray
     loss: np.ndarray
     values: np.ndarray
     events: list
+    conservation: np.ndarray | None = None
+
+
+def balance(theta, theta_start):
+    """How far weights have left what gradient flow conserves, W_K^T W_K - W_Q^T W_Q and the same of W_V and W_O.
+
+    Of diagonal weights this is u^2 - v^2 (paper, Lemma 4.1).
+
+    Parameters
+    ----------
+    theta, theta_start : array, shape (4, dim) or (4, dim, dim)
+        Weights, and those at the start.
+
+    Returns
+    -------
+    array, shape (2, 3)
+        For both products, Frobenius norms: of its change since the start, of itself at the start, and the sum of the
+        squared norms of the two weights.
+    """
+    now, start = (_squares(weights) for weights in (theta, theta_start))
+    return np.array(
+        [
+            [np.linalg.norm(a - b - (a_0 - b_0)), np.linalg.norm(a_0 - b_0), np.sum(np.square(weights))]
+            for a, b, a_0, b_0, weights in zip(
+                now[::2], now[1::2], start[::2], start[1::2], (theta[:2], theta[2:]), strict=True
+            )
+        ]
+    )
+
+
+def _squares(theta):
+    return theta**2 if theta.ndim == 2 else theta.swapaxes(1, 2) @ theta
 
 
 def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, seed=0, on_step=None):
@@ -207,22 +240,24 @@ def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, see
     FloatingPointError
         If the loss is no longer finite: the step is too long.
     """
-    head, theta = problem.head(), np.exp(log_alpha) * problem.theta_0
+    head, start = problem.head(), np.exp(log_alpha) * problem.theta_0
+    theta = start
     records = np.unique(np.rint(np.asarray(times) / step).astype(int))
     batches = _minibatches(head, batch_size, np.random.default_rng(seed)) if batch_size else None
-    losses, values, done = [], [], 0
+    losses, values, conservation, done = [], [], [], 0
     for record in records:
         for _ in range(record - done):
             theta = theta + step * (next(batches) if batches else head).velocity(theta)[1]
         done = record
         losses.append(head.velocity(theta)[0])
         values.append(head.values(theta))
+        conservation.append(balance(theta, start))
         if not np.isfinite(losses[-1]):
             raise FloatingPointError(f"the loss is not finite after {done} steps of {step}: take a shorter step")
         if on_step:
             on_step(done * step)
     time, values = records * step, np.array(values)
-    return Run(time, np.array(losses), values, recorded_events(time, values, weight))
+    return Run(time, np.array(losses), values, recorded_events(time, values, weight), np.array(conservation))
 
 
 def recorded_events(time, values, weight):

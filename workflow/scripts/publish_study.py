@@ -1,0 +1,29 @@
+"""Rule `publish`: what of a study is published, in a folder of its own."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rank_increase.jobs import start_job
+from rank_increase.publishing import origin, publish
+from rank_increase.tables import atomic
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(files, claims, manifest, *, results):
+    """Copy `files` and the table of claims, and write where they come from."""
+    publish([*files, claims], results, Path(manifest).parent)
+    with atomic(manifest) as temporary:
+        temporary.write_text(json.dumps(origin(claims), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    start_job(snakemake)
+    main(
+        [*snakemake.input.tables, *snakemake.input.figures, *snakemake.input.pages],
+        snakemake.input.claims,
+        snakemake.output.manifest,
+        results=snakemake.params.results,
+    )
