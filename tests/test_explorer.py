@@ -89,6 +89,21 @@ def stages_frame(seed, dim=4):
     )
 
 
+def claims_frame():
+    claim = {
+        "source": "Figure 6",
+        "measure": "a ratio",
+        "relation": "<",
+        "threshold": 0.5,
+        "n": "1 seed",
+        "details": "-",
+    }
+    rows = [("It falls.", 0.25, "supported"), ("<b>It</b> grows.", 0.75, "not supported"), ("?", None, "not tested")]
+    return pd.DataFrame(
+        [{**claim, "statement": name, "value": value, "verdict": verdict} for name, value, verdict in rows]
+    )
+
+
 def study_tables(dataset="digits"):
     runs = [(dataset, "0.1", 0), (dataset, "1", 0), (dataset, "1", 1)]
     spectra, baselines = (pd.concat(parts) for parts in zip(*(spectra_frame(*run) for run in runs), strict=True))
@@ -99,6 +114,7 @@ def study_tables(dataset="digits"):
         "spectra": spectra,
         "baselines": baselines,
         "metrics": pd.concat([metrics_frame(*run) for run in runs]),
+        "claims": claims_frame(),
     }
 
 
@@ -495,11 +511,11 @@ def test_a_phone_shows_one_column_without_scrolling_sideways(opened):
 def test_every_control_has_a_name_and_shows_that_it_has_the_focus(opened):
     browser = opened()
     controls = browser.driver.find_elements(By.CSS_SELECTOR, "select, input, button, summary")
-    assert len(controls) == 16
+    assert len(controls) == 16 + 1 + len(claims_frame())
     assert all(control.accessible_name for control in controls)
     assert all(plot.accessible_name for plot in browser.driver.find_elements(By.CSS_SELECTOR, ".plot"))
     reached = set()
-    for _ in range(20):
+    for _ in range(24):
         ActionChains(browser.driver).send_keys(Keys.TAB).perform()
         focused = browser.driver.switch_to.active_element
         reached.add(focused.get_attribute("id") or focused.tag_name)
@@ -514,6 +530,7 @@ def test_every_control_has_a_name_and_shows_that_it_has_the_focus(opened):
     [
         ("vit", "toy", ["spectra", "baselines", "metrics"], "This study has no runs of vision transformers."),
         ("toy", "vit", ["trajectory", "stages"], "This study has no runs of the toy model."),
+        ("claims", "vit", ["claims"], "This study has no table of claims."),
     ],
 )
 def test_a_study_without_one_half_says_so(opened, tables, tmp_path, half, present, missing, sentence):
@@ -523,6 +540,18 @@ def test_a_study_without_one_half_says_so(opened, tables, tmp_path, half, presen
     assert not browser.find(f"#{half} .part").is_displayed()
     assert browser.find(f"#{present} .part").is_displayed()
     assert not browser.find(f"#{present} .missing").is_displayed()
+
+
+def test_claims_stand_in_a_table_with_verdicts_that_read_without_colour(opened):
+    browser = opened()
+    assert browser.find("#claims-readout").text == "Of 3 claims, 1 supported, 1 not supported, 1 not tested."
+    cells = [
+        [cell.text for cell in row.find_elements(By.TAG_NAME, "td")]
+        for row in browser.driver.find_elements(By.CSS_SELECTOR, "#claims-rows tr")
+    ]
+    assert [row[0] for row in cells] == ["✓ supported", "✗ not supported", "– not tested"]
+    assert cells[1][1].startswith("<b>It</b> grows.")
+    assert [row[2] for row in cells] == ["0.25; wanted < 0.5", "0.75; wanted < 0.5", "–"]
 
 
 def test_a_study_too_short_for_any_stage_is_drawn_without_a_prediction(opened, tables, tmp_path):

@@ -544,6 +544,36 @@ function render(changed = [...VIT_KEYS, ...TOY_KEYS]) {
   if (study.toy && changed.some((key) => TOY_KEYS.includes(key))) renderToy(changed);
 }
 
+// Claims
+
+const MARKS = { supported: "✓", "not supported": "✗", "not tested": "–" };
+
+function element(name, text, attributes = {}) {
+  return Object.assign(document.createElement(name), { textContent: text, ...attributes });
+}
+
+function claimRow(claim) {
+  const verdict = `${MARKS[claim.verdict]} ${claim.verdict}`;
+  const measured = claim.value === null ? "–" : `${short(claim.value)}; wanted ${claim.relation} ${short(claim.threshold)}`;
+  const cell = element("td", claim.statement);
+  const how = element("details", "");
+  how.append(element("summary", `how: ${claim.source}`), element("p", claim.measure), element("p", claim.details));
+  cell.append(how);
+  const row = element("tr", "");
+  row.append(
+    element("td", verdict, { className: `verdict ${claim.verdict.replace(" ", "-")}` }),
+    cell, element("td", measured), element("td", claim.n),
+  );
+  return row;
+}
+
+function renderClaims() {
+  const count = (verdict) => study.claims.filter((claim) => claim.verdict === verdict).length;
+  byId("claims-readout").textContent =
+    `Of ${study.claims.length} claims, ${Object.keys(MARKS).map((verdict) => `${count(verdict)} ${verdict}`).join(", ")}.`;
+  byId("claims-rows").replaceChildren(...study.claims.map(claimRow));
+}
+
 function showAbout() {
   const { study: name, commits, date } = study.about;
   document.title = `Gradual rank increase: ${name}`;
@@ -572,11 +602,12 @@ function connect() {
   }
 }
 
-for (const half of ["vit", "toy"]) {
-  document.querySelector(`#${half} .missing`).hidden = Boolean(study[half]);
-  document.querySelector(`#${half} .part`).hidden = !study[half];
+for (const part of ["vit", "toy", "claims"]) {
+  document.querySelector(`#${part} .missing`).hidden = Boolean(study[part]);
+  document.querySelector(`#${part} .part`).hidden = !study[part];
 }
 showAbout();
+if (study.claims) renderClaims();
 render();
 connect();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => render());

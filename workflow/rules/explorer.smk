@@ -13,6 +13,7 @@ rule explorer:
         spectra="<results>/tables/spectra.parquet",
         baselines="<results>/tables/baselines.parquet",
         metrics="<results>/tables/metrics.parquet",
+        claims="<results>/claims.parquet",
     output:
         page="<results>/explorer.html",
     log:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rank_increase.explorer import ArrayStore, read_study, render_page, toy_part, vit_part
+from rank_increase.explorer import ArrayStore, claims_part, read_study, render_page, toy_part, vit_part
 from rank_increase.jobs import start_job
 from rank_increase.tables import atomic, read_provenance
 
@@ -20,6 +20,7 @@ def main(tables, page, *, structures, names, shown, provenance):
         "provenance": provenance,
         "shown": shown,
         "toy": toy_part(store, rows.get("trajectory"), rows.get("stages"), structures),
+        "claims": claims_part(rows.get("claims")),
         "vit": vit_part(store, rows.get("spectra"), rows.get("baselines"), rows.get("metrics"), names),
     }
     with atomic(page) as temporary:

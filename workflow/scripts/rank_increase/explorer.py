@@ -170,6 +170,19 @@ def _spectra(store, rows, key):
     }
 
 
+def claims_part(claims):
+    """What the page knows of the claims, a list of dicts; None if there is none.
+
+    Parameters
+    ----------
+    claims : pandas.DataFrame or None
+        Table of the study.
+    """
+    if claims is None or claims.empty:
+        return None
+    return claims.astype(object).where(claims.notna(), None).to_dict("records")
+
+
 def read_study(tables):
     """Tables by name, with the columns that the page needs, from a dict name -> path."""
     head = [*VIT_RUN, "epoch", "layer", "head", "product", "singular_values", "stable_rank"]
@@ -179,6 +192,7 @@ def read_study(tables):
         "spectra": [*head, "matrix"],
         "baselines": [*head, "baseline"],
         "metrics": [*VIT_RUN, "epoch", "test_accuracy"],
+        "claims": ["statement", "source", "measure", "value", "relation", "threshold", "verdict", "n", "details"],
     }
     return {name: read_table(path, columns=columns[name]) for name, path in tables.items()}
 
