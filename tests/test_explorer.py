@@ -551,7 +551,7 @@ def test_claims_stand_in_a_table_with_verdicts_that_read_without_colour(opened):
     ]
     assert [row[0] for row in cells] == ["✓ supported", "✗ not supported", "– not tested"]
     assert cells[1][1].startswith("<b>It</b> grows.")
-    assert [row[2] for row in cells] == ["0.25; wanted < 0.5", "0.75; wanted < 0.5", "–"]
+    assert [row[2] for row in cells] == ["0.25 (threshold: < 0.5)", "0.75 (threshold: < 0.5)", "–"]
 
 
 def test_a_study_too_short_for_any_stage_is_drawn_without_a_prediction(opened, tables, tmp_path):

@@ -554,7 +554,7 @@ function element(name, text, attributes = {}) {
 
 function claimRow(claim) {
   const verdict = `${MARKS[claim.verdict]} ${claim.verdict}`;
-  const measured = claim.value === null ? "–" : `${short(claim.value)}; wanted ${claim.relation} ${short(claim.threshold)}`;
+  const measured = claim.value === null ? "–" : `${short(claim.value)} (threshold: ${claim.relation} ${short(claim.threshold)})`;
   const cell = element("td", claim.statement);
   const how = element("details", "");
   how.append(element("summary", `how: ${claim.source}`), element("p", claim.measure), element("p", claim.details));

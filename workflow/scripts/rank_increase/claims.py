@@ -166,8 +166,8 @@ def _background(row):
 
 
 _NOTES = """\
-A claim is supported if the value measured stands in the stated relation to its threshold, which was set beforehand
-(`claims` in the configuration, with a reason each). Toy claims take the worst over problems (seeds), claims about
+A claim is supported if the value measured stands in the stated relation to its threshold, which the configuration
+gives with its reason (`claims`). Toy claims take the worst over problems (seeds), claims about
 vision transformers the worst over runs (seeds) of a median over heads. A claim whose runs this study does not have is
 not tested. A verdict holds for these runs, at their sizes, and says nothing of significance where n is small."""
 _PAGE = """\
