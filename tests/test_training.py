@@ -504,8 +504,9 @@ def contents(folder):
 
 def test_frozen_process_whose_run_was_taken_over_writes_nothing(job, undisturbed):
     job = replace(job, recipe=LONG, checkpoint_minutes=0)
+    target = np.random.default_rng().integers(3, 20)
     process = start(job)
-    wait_for(lambda: newest_step(job) >= np.random.default_rng().integers(5, 60), process)
+    wait_for(lambda: newest_step(job) >= target, process)
     os.kill(process.pid, signal.SIGSTOP)
     with owned(job.scratch, "run", silence=0.3) as ownership:
         training.train(replace(job, checkpoint_minutes=60), ownership)
@@ -518,15 +519,19 @@ def test_frozen_process_whose_run_was_taken_over_writes_nothing(job, undisturbed
 
 
 def test_state_that_cannot_be_saved_because_the_run_was_taken_over_ends_it(job, monkeypatch):
-    run = run_of(replace(job, checkpoint_minutes=0))
+    run = run_of(job)
+
+    def vanished(*_):  # the new owner has deleted what it found half written
+        raise FileNotFoundError
 
     def taken_over():
-        raise NotOwner("taken over")
+        raise NotOwner
 
-    monkeypatch.setattr(run.ownership, "check", taken_over, raising=False)
+    monkeypatch.setattr(torch, "save", vanished)
+    run._save(torch.zeros(2), must=False)
+    monkeypatch.setattr(run.ownership, "check", taken_over)
     with pytest.raises(NotOwner):
         run._save(torch.zeros(2), must=False)
-    assert not list((job_path(job) / "checkpoints").glob("step_*"))
 
 
 # What a run leaves
