@@ -180,6 +180,7 @@ _PAGE = """\
 body {{ font: 14px/1.4 sans-serif; margin: 1.5em; color: #222; background: #fff; }}
 table {{ border-collapse: collapse; margin: 1em 0 2em; }}
 th, td {{ text-align: left; vertical-align: top; padding: 0.4em 0.8em; border-bottom: 1px solid #ccc; }}
+td:nth-child(2) {{ min-width: 18em; }}
 td:first-child {{ white-space: nowrap; font-weight: bold; }}
 p {{ max-width: 50em; }}
 </style>
