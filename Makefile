@@ -2,6 +2,7 @@
 
 STUDY ?= demo
 CORES ?= all
+DIRECTORY ?= $(CURDIR)
 PYTHON ?= python3
 UV_VERSION := 0.9.30
 
@@ -12,7 +13,7 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan test bench lint lock clean help
+.PHONY: all env plan cancel test test-slurm bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -37,8 +38,19 @@ env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
 plan: env ## print what a study will cost: jobs, GPU-hours, disk (STUDY=paper)
 	@snakemake plan --cores 1 --quiet all --nolock $(CONFIG)
 
+# Jobs outlive a controller that is killed: they save their state when cancelled, and the next controller goes on.
+cancel: ## after a controller has died: cancel the SLURM jobs of this folder and unlock it (DIRECTORY=.)
+	@squeue --me --noheader --format='%A|%Z' | awk -F '|' -v folder='$(DIRECTORY)' '$$2 == folder {print $$1}' | \
+		xargs --no-run-if-empty scancel
+	@while squeue --me --noheader --format='|%Z|' | grep --quiet --fixed-strings '|$(DIRECTORY)|'; do sleep 1; done
+	@snakemake --unlock --quiet all --directory '$(DIRECTORY)'
+
 test: env ## run the tests
 	pytest
+
+test-slurm: env ## start a SLURM of one node, test the profile on it, stop it (Debian or Ubuntu, as root)
+	tests/slurm/start_slurm.sh
+	pytest -m slurm tests/slurm; status=$$?; tests/slurm/stop_slurm.sh; exit $$status
 
 bench: env ## time the toy model and the spectra
 	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks/bench_toy.py
@@ -62,4 +74,4 @@ clean: ## remove the environment and caches, but no results
 	find workflow tests -name __pycache__ -prune -exec rm -rf {} +
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

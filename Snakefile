@@ -46,3 +46,7 @@ rule all:
 
 onsuccess:
     print(outcome())
+
+
+onerror:
+    print(describe(log))

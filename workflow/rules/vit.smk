@@ -22,7 +22,7 @@ rule train_vit:
     threads: run_hardware("threads")
     resources:
         mem_mb=run_hardware("mem_mb"),
-        runtime=run_hardware("runtime"),
+        runtime=run_minutes,
         gpu=run_hardware("gpu"),
         # Not params: a change of what the results do not depend on would train anew.
         pass_size=run_hardware("pass_size"),
@@ -33,7 +33,7 @@ rule train_vit:
         # Not an output: Snakemake deletes the outputs of a job that failed, and this is what the next attempt needs.
         scratch=f"{RESULTS}/scratch/vit/{{dataset}}/alpha_{{alpha}}/seed_{{seed}}",
         # A new table, a new metric of another rule or a new message must not train for days.
-        code=library_digest("train_vit", without=["jobs", "tables"]),
+        code=library_digest("train_vit", without=["jobs", "slurm", "tables"]),
     message:
         "ViT on {wildcards.dataset}, init scale {wildcards.alpha}, seed {wildcards.seed}"
     script:

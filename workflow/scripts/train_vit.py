@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
+from rank_increase.slurm import requeue_if_preempted
 from rank_increase.tables import write_table
 from rank_increase.training import (
     Job,
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 def main(metrics, snapshots, *, job, gpus, provenance):
     """Write metrics (schema "metrics") and the folder of snapshots of a run, then delete its scratch folder."""
-    train(job, process_count(gpus))
+    try:
+        train(job, process_count(gpus))
+    except BaseException:
+        requeue_if_preempted()
+        raise
     publish_snapshots(job, snapshots)
     write_table(metrics, finished_metrics(job), "metrics", {**provenance, "device": device_name()})
     clear_scratch(job)

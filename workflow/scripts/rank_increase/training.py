@@ -125,7 +125,18 @@ def device_name():
 
 
 def process_count(gpus):
-    """Processes of a run that has asked for this many GPUs: one for each that it can see, else one."""
+    """Processes of a run that has asked for this many GPUs: one for each that it can see.
+
+    Raises
+    ------
+    RuntimeError
+        If it has asked for some, and sees none: on the CPU it would take weeks.
+    """
+    if gpus and choose_device().type == "cpu":
+        raise RuntimeError(
+            f"this run asks for {gpus} GPU{'s' * (gpus > 1)} and torch {torch.__version__} sees none: ask for a node"
+            " that has them, with a driver that is new enough, or put `gpu: 0` under `vit.hardware` to use the CPU."
+        )
     return max(1, min(gpus, torch.cuda.device_count()))
 
 
