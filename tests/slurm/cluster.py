@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -62,7 +63,7 @@ class Controller:
         self.process.send_signal(number)
         self.process.wait(PATIENCE)
 
-    def wait(self, seconds=2 * PATIENCE):
+    def wait(self, seconds=4 * PATIENCE):
         """Exit status."""
         try:
             return self.process.wait(seconds)
@@ -95,19 +96,10 @@ class Controller:
 
 @dataclass
 class Held:
-    """A Slurm job whose training process is stopped."""
+    """A Slurm job whose training process is stopped, until any signal from Slurm lets it go on."""
 
     job: str
     process: int
-
-    def go_on(self):
-        os.kill(self.process, signal.SIGCONT)
-
-    def pending(self, number):
-        """Whether a signal waits for the process to go on."""
-        status = Path(f"/proc/{self.process}/status").read_text()
-        masks = re.findall(r"(?:SigPnd|ShdPnd):\s*(\w+)", status)
-        return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
 
 
 def process_of(job):
@@ -144,6 +136,12 @@ def assert_same(folder, undisturbed, paths):
         assert len(found)
         speed = [column for column in found if column == "images_per_second"]
         pd.testing.assert_frame_equal(found.drop(columns=speed), expected.drop(columns=speed), check_exact=True)
+
+
+def end_in(seconds, job):
+    """Change when Slurm ends a job, to the nearest half minute in which it looks."""
+    end = datetime.now() + timedelta(seconds=seconds)
+    sh("scontrol", "update", f"JobId={job}", f"EndTime={end:%Y-%m-%dT%H:%M:%S}")
 
 
 def log_of(folder, seed):

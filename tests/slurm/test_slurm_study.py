@@ -4,23 +4,25 @@ import random
 import time
 
 import pytest
-from cluster import PATIENCE, ROOT, Controller, assert_same, log_of, sh, tables, toy_tables
+from cluster import PATIENCE, ROOT, assert_same, log_of, sh, tables, toy_tables
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 SEEDS = (0, 1)
 CANCELLATIONS = 5  # fewer than the profile's attempts at a job, in case chance hits one job alone
 
 
-def test_a_study_ends_as_if_undisturbed_after_its_controller_was_killed_and_jobs_were_cancelled(undisturbed, tmp_path):
+def test_a_study_ends_as_if_undisturbed_after_its_controller_was_killed_and_jobs_were_cancelled(
+    undisturbed, control, tmp_path
+):
     targets = [*toy_tables(), *tables(SEEDS)]
-    controller = Controller(tmp_path, *targets)
+    controller = control(*targets)
     held = controller.hold(SEEDS)
     controller.kill()
     assert controller.jobs(), "jobs outlive their controller"
     # The two commands that docs/cluster.md gives.
     sh("make", "-C", ROOT, "cancel", f"DIRECTORY={tmp_path}")
     assert not controller.jobs(states="RUNNING,PENDING,COMPLETING")
-    again = Controller(tmp_path, *targets)
+    again = control(*targets)
 
     chance, cancelled = random.Random(0), set()
     end = time.monotonic() + 2 * PATIENCE

@@ -1,21 +1,12 @@
 """Whatever happens to the jobs of training runs, their tables are those of undisturbed ones."""
 
-import signal
-from datetime import datetime, timedelta
-
 import pytest
 import yaml
-from cluster import ROOT, SEEDS, Controller, assert_same, log_of, sh, slurm_log, tables, wait_for
+from cluster import ROOT, SEEDS, assert_same, end_in, log_of, sh, slurm_log, tables, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]
 CANCELLED, REQUEUED, WARNED, OUT_OF_TIME, PREEMPTED, PUSHED_BACK = SEEDS
 PARTITION = "{4: 'cancel', 5: 'requeue'}.get(int(wildcards.seed), 'main')"
-
-
-def end_in(seconds, job):
-    """Change when Slurm ends a job, to the nearest half minute in which it looks."""
-    end = datetime.now() + timedelta(seconds=seconds)
-    sh("scontrol", "update", f"JobId={job}", f"EndTime={end:%Y-%m-%dT%H:%M:%S}")
 
 
 def node(state):
@@ -26,15 +17,19 @@ def node(state):
 def preempt(count):
     """Submit an urgent job that finds no place unless `count` jobs of a core each leave theirs."""
     idle = int(sh("sinfo", "--noheader", "--partition=urgent", "--format=%C").split("/")[1])
-    return sh("sbatch", "--parsable", "-p", "urgent", "-c", idle + count, "-o", "/dev/null", "--wrap", "true")
+    return sh(
+        "sbatch", "--parsable", "-p", "urgent", "-c", idle + count, "--mem=1", "-o", "/dev/null", "--wrap", "true"
+    )
 
 
-def test_runs_that_were_cancelled_requeued_preempted_or_out_of_time_end_as_if_undisturbed(undisturbed, tmp_path):
+def test_runs_that_were_cancelled_requeued_preempted_or_out_of_time_end_as_if_undisturbed(
+    undisturbed, control, tmp_path
+):
     profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())["set-resources"]["train_vit"]
     settings = profile | {"slurm_partition": PARTITION}  # those of the command line replace the profile's
     options = ["--set-resources", *(f"train_vit:{key}={value}" for key, value in settings.items())]
     options += ["--group-components", "spectra=6"]
-    controller = Controller(tmp_path, *tables(SEEDS), *options)
+    controller = control(*tables(SEEDS), *options)
     held = controller.hold(SEEDS)
     urgent = preempt(2)
     for seed in (PREEMPTED, PUSHED_BACK):
@@ -46,8 +41,6 @@ def test_runs_that_were_cancelled_requeued_preempted_or_out_of_time_end_as_if_un
     sh("scontrol", "requeue", held[REQUEUED].job)
     end_in(1, held[OUT_OF_TIME].job)
     end_in(100, held[WARNED].job)
-    wait_for(lambda: held[WARNED].pending(signal.SIGURG), "the warning before the end")
-    held[WARNED].go_on()
     for seed in (CANCELLED, REQUEUED, OUT_OF_TIME, WARNED):
         wait_for(lambda seed=seed: controller.jobs(seed, "PENDING"), f"seed {seed} in the queue again")
         assert not controller.jobs(seed)

@@ -28,7 +28,7 @@ REASONS = (
         f"put a limit for `runtime` into {PROFILE}: a training run goes on in its next attempt",
     ),
     (
-        r"OUT_OF_MEMORY|oom.kill|out of memory|MemoryError|exit code 137|exit status 137",
+        r"OUT_OF_MEMORY|oom.kill|out of memory|MemoryError",
         "it needed more memory than it had asked for",
         "raise its memory (`mem_mb` under `vit.hardware` in the config, for a training run), or lower `pass_size`"
         " if it was the GPU's",
@@ -37,6 +37,11 @@ REASONS = (
         r"status is: '(TIMEOUT|DEADLINE)'|received SIGURG|the SLURM job is about to end",
         "its time was up",
         "run the same command again: a training run goes on where it was; for others, raise `runtime`",
+    ),
+    (
+        r"died with <Signals.SIGKILL",
+        "it was killed, which is what the system does to a job that takes more memory than there is",
+        "raise its memory (`mem_mb`); `dmesg` on the node, or whoever runs it, can say whether that was why",
     ),
     (
         r"status is: '(NODE_FAIL|BOOT_FAIL)'",
@@ -115,8 +120,10 @@ def _last_error(text):
 
 
 def _slurm_errors(text):
-    """Lines of a cluster's log that Slurm has written."""
-    return "\n".join(line for line in text.splitlines() if re.match(r"(slurmstepd|srun|sbatch): ", line))
+    """Lines of a cluster's log in which Slurm, or Snakemake on the node, says how the job ended."""
+    return "\n".join(
+        line for line in text.splitlines() if re.match(r"(slurmstepd|srun)\S* |.* died with <Signals", line)
+    )
 
 
 def _paragraph(why, advice, failed):
