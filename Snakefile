@@ -49,4 +49,4 @@ onsuccess:
 
 
 onerror:
-    print(describe(log))
+    print(describe_failures(log))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rank_increase.failures import describe
+from rank_increase.failures import describe_failures
 
 SUBMISSION = """\
 [Sun Nov 22 08:37:42 2026]
@@ -36,7 +36,7 @@ def said(tmp_path):
         for name, text in logs.items():
             (tmp_path / f"{name.removeprefix('n')}.log").write_text(text)
         (tmp_path / "snakemake.log").write_text("Select jobs to execute...\n" + "".join(blocks) + "Shutting down\n")
-        return describe(tmp_path / "snakemake.log")
+        return describe_failures([tmp_path / "snakemake.log"])
 
     return describe_run
 

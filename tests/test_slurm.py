@@ -3,7 +3,9 @@
 import logging
 
 import pytest
+import torch
 
+from rank_increase import training
 from rank_increase.slurm import requeue_if_preempted
 
 
@@ -45,3 +47,10 @@ def test_a_slurm_that_does_not_answer_is_no_further_failure(asked, caplog, monke
     monkeypatch.setattr(logging.getLogger("rank_increase"), "propagate", True)
     assert asked("None", status=1) == ["show job 12"]
     assert "could not ask Slurm" in caplog.text
+
+
+def test_a_run_that_asks_for_gpus_and_sees_none_does_not_train_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(training, "choose_device", lambda: torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="asks for 2 GPUs and torch .* sees none"):
+        training.process_count(2)
+    assert training.process_count(0) == 1

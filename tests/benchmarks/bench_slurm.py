@@ -24,7 +24,7 @@ MANY = 2000  # jobs of a study that is only planned
 
 
 def snakemake(*arguments, configs=()):
-    """Seconds, largest memory in MB, and output of a call with results in a folder that is deleted."""
+    """Seconds, a text of CPU seconds and largest memory, and output of a call, whose folder of results is deleted."""
     with tempfile.TemporaryDirectory() as folder:
         line = [sys.executable, "-m", "snakemake", *arguments, "--directory", folder]
         line += ["--configfile", *configs] if configs else []
@@ -37,7 +37,8 @@ def snakemake(*arguments, configs=()):
             text = output.read()
         if status:
             sys.exit(text)
-        return seconds, usage.ru_maxrss / 1024, text
+        cost = f"{usage.ru_utime + usage.ru_stime:.1f} s of CPU, {usage.ru_maxrss / 1024:.0f} MB"
+        return seconds, cost, text
 
 
 def job_count(text):
@@ -55,16 +56,15 @@ def large_study(path):
 
 def main():
     rows = []
-    seconds, memory, text = snakemake("all", "-n", "--quiet", "rules", configs=[ROOT / "config/paper.yaml"])
-    rows.append(("dry run of `config/paper.yaml`", f"{job_count(text)} jobs", f"{seconds:.1f} s, {memory:.0f} MB"))
+    seconds, cost, text = snakemake("all", "-n", "--quiet", "rules", configs=[ROOT / "config/paper.yaml"])
+    rows.append(("dry run of `config/paper.yaml`", f"{job_count(text)} jobs", f"{seconds:.1f} s, {cost}"))
     with tempfile.TemporaryDirectory() as folder:
         large_study(Path(folder) / "large.yaml")
         target = "results/tiny/tables/trajectory.parquet"
-        seconds, memory, text = snakemake(target, "-n", "--quiet", "rules", configs=[Path(folder) / "large.yaml"])
-    rows.append(("dry run of a large study", f"{job_count(text)} jobs", f"{seconds:.1f} s, {memory:.0f} MB"))
-    local, _, text = snakemake(*TARGETS, "--cores", "2", configs=CONFIGS)
-    count = job_count(text)
-    rows.append(("small study, local, 2 cores", f"{count} jobs", f"{local:.0f} s"))
+        seconds, cost, text = snakemake(target, "-n", "--quiet", "rules", configs=[Path(folder) / "large.yaml"])
+    rows.append(("dry run of a large study", f"{job_count(text)} jobs", f"{seconds:.1f} s, {cost}"))
+    seconds, _, text = snakemake(*TARGETS, "--cores", "2", configs=CONFIGS)
+    rows.append(("small study, local, 2 cores", f"{job_count(text)} jobs", f"{seconds:.0f} s"))
     if shutil.which("sinfo") and not subprocess.run(["sinfo"], capture_output=True).returncode:
         for name, options in (("the profile", ["--profile", "slurm"]), ("the plugin's defaults", PLAIN)):
             seconds, _, text = snakemake(*TARGETS, *options, configs=CONFIGS)

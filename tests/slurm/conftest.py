@@ -35,7 +35,7 @@ def control(tmp_path):
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
     """The folder of a run without Slurm, and so without all that can happen there."""
-    folder = __import__("pathlib").Path("/tmp/cluster/ref2")
+    folder = tmp_path_factory.mktemp("undisturbed")
     line = command(folder, *toy_tables(), *tables(SEEDS), profile=None)
     run = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

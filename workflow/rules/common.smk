@@ -12,7 +12,7 @@ from rank_increase.configuration import (
     toy_runs,
     vit_runs,
 )
-from rank_increase.failures import describe
+from rank_increase.failures import describe_failures
 
 try:
     check_config(config)

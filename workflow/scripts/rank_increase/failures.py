@@ -23,7 +23,7 @@ REASONS = (
         f"compare `sinfo -o '%P %c %m %G'` with `vit.hardware` in the config, or name another partition in {PROFILE}",
     ),
     (
-        r"[Rr]equested time limit is invalid",
+        r"time limit is invalid",
         "it asks for more time than the partition gives",
         f"put a limit for `runtime` into {PROFILE}: a training run goes on in its next attempt",
     ),
@@ -57,20 +57,20 @@ REASONS = (
 ERROR = r"(?m)^Error in (?:rule|group) (?P<name>\w+).*\n(?P<block>(?:(?:[ \t]|sbatch: |For further).*\n)+)"
 
 
-def describe(log):
+def describe_failures(logs):
     """What failed in a run of Snakemake, as text to print; jobs that failed for one reason come together.
 
     Parameters
     ----------
-    log : str
-        Snakemake's own log of the run, a file. Only the last attempt of a job counts, and none if that succeeded.
+    logs : list of str
+        Snakemake's own logs of the run, files. Only the last attempt of a job counts, and none if that succeeded.
 
     Returns
     -------
     str
-        Empty if no job is found in the log.
+        Empty if no job is found in the logs.
     """
-    text = Path(log).read_text(errors="replace")
+    text = "".join(Path(log).read_text(errors="replace") for log in logs)
     jobs = {}
     for error in re.finditer(ERROR, text):
         name, block = error["name"], error["block"]
