@@ -2,6 +2,7 @@
 
 STUDY ?= demo
 CORES ?= all
+DIRECTORY ?= $(CURDIR)
 PYTHON ?= python3
 OUTPUT ?= results/benchmarks
 UV_VERSION := 0.9.30
@@ -13,7 +14,7 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan status report publish clean-scratch clean-snapshots test bench lint lock clean help
+.PHONY: all env plan status report publish cancel clean-scratch clean-snapshots test test-slurm bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -54,8 +55,19 @@ report: env ## write claims, figures, configuration, rule graph and run times of
 publish: env ## copy tables, figures and claims of a study to results/published (STUDY=demo)
 	snakemake --cores 1 publish $(CONFIG)
 
+# Jobs outlive a controller that is killed: they save their state when cancelled, and the next controller goes on.
+cancel: ## after a controller has died: cancel the SLURM jobs of this folder and unlock it (DIRECTORY=.)
+	@squeue --me --noheader --format='%A|%Z' | awk -F '|' -v folder='$(DIRECTORY)' '$$2 == folder {print $$1}' | \
+		xargs --no-run-if-empty scancel
+	@while squeue --me --noheader --format='|%Z|' | grep --quiet --fixed-strings '|$(DIRECTORY)|'; do sleep 1; done
+	@snakemake --unlock --quiet all --directory '$(DIRECTORY)'
+
 test: env ## run the tests
 	pytest
+
+test-slurm: env ## start a SLURM of one node, test the profile on it, stop it (Debian or Ubuntu, as root)
+	tests/slurm/start_slurm.sh
+	pytest -m slurm tests/slurm; status=$$?; tests/slurm/stop_slurm.sh; exit $$status
 
 bench: env .venv-benchmark/.installed ## measure speed against peers (QUICK=1, OUTPUT=results/benchmarks)
 	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks --output $(OUTPUT) $(if $(QUICK),--quick)

@@ -55,3 +55,7 @@ rule all:
 
 onsuccess:
     print(outcome())
+
+
+onerror:
+    print(describe_failures(log))

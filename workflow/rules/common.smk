@@ -13,6 +13,7 @@ from rank_increase.configuration import (
     toy_runs,
     vit_runs,
 )
+from rank_increase.failures import describe_failures
 
 try:
     check_config(config)
@@ -101,6 +102,11 @@ def run_training(wildcards):
 def run_hardware(key):
     """A function of the wildcards: what a run on this dataset asks of the machine under this key."""
     return lambda wildcards: config["vit"]["hardware"][wildcards.dataset][key]
+
+
+def run_minutes(wildcards, attempt):
+    """Minutes that an attempt at a run on this dataset is given: each more than the one before."""
+    return attempt * config["vit"]["hardware"][wildcards.dataset]["runtime"]
 
 
 def outcome():

@@ -6,6 +6,12 @@ page of the configuration that the report has beside it; and results/published/{
 """
 
 
+localrules:
+    claims,
+    configuration,
+    publish,
+
+
 rule claims:
     """Test every claim of the paper on the runs of the study."""
     input:

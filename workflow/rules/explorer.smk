@@ -5,6 +5,10 @@ Inputs: the tables of the study. Outputs: results/{study}/explorer.html, which n
 """
 
 
+localrules:
+    explorer,
+
+
 rule explorer:
     """Spectra of vision transformers through training, and the toy model beside its predicted limit, in one HTML file."""
     input:

@@ -5,6 +5,18 @@ Inputs: the tables of the study, and nothing else. Outputs: results/{study}/figu
 """
 
 
+localrules:
+    fig02,
+    fig06,
+    fig07,
+    fig08,
+    fig09,
+    fig10,
+    fig_dense,
+    fig_limit,
+    fig_stage_times,
+
+
 rule figures:
     """All figures, those of vision transformers that the study draws among them."""
     input:

@@ -5,6 +5,11 @@ Inputs: the tables of single runs. Outputs: results/{study}/tables/, which is al
 """
 
 
+localrules:
+    collect_table,
+    collect_dataset_table,
+
+
 rule collect_table:
     """All runs in one table, with columns such as `structure`, `dataset`, `alpha`, `seed` that say which they are."""
     input:

@@ -22,7 +22,7 @@ rule train_vit:
     threads: run_hardware("threads")
     resources:
         mem_mb=run_hardware("mem_mb"),
-        runtime=run_hardware("runtime"),
+        runtime=run_minutes,
         gpu=run_hardware("gpu"),
         processes=run_hardware("processes"),
         # Not params: a change of what the results do not depend on would train anew.
@@ -34,7 +34,7 @@ rule train_vit:
         model=run_model,
         training=run_training,
         # A new table, a new metric of another rule or a new message must not train for days.
-        code=library_digest("train_vit", without=["jobs", "ownership", "study", "tables"]),
+        code=library_digest("train_vit", without=["jobs", "ownership", "slurm", "study", "tables"]),
     message:
         "ViT on {wildcards.dataset}, init scale {wildcards.alpha}, seed {wildcards.seed}"
     script:

@@ -5,6 +5,19 @@ Inputs: the tables of the datasets that they show. Outputs: results/{study}/figu
 """
 
 
+localrules:
+    fig01,
+    fig03,
+    fig04,
+    fig05,
+    fig11,
+    fig12,
+    fig13,
+    fig14,
+    fig15,
+    fig16,
+
+
 rule vit:
     """Tables and figures of vision transformers."""
     input:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.ownership import owned
+from rank_increase.slurm import requeue_if_preempted
 from rank_increase.study import scratch_folder
 from rank_increase.tables import write_table
 from rank_increase.training import (
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
 
 def main(metrics, snapshots, *, job, processes, provenance):
     """Write metrics (schema "metrics") and the folder of snapshots of a run; its scratch folder keeps both."""
-    with owned(job.scratch, job.label) as ownership:
-        train(job, ownership, processes)
-        publish_snapshots(job, ownership, snapshots)
-        ownership.check()
-        write_table(metrics, finished_metrics(job), "metrics", {**provenance, "device": device_name()})
-        forget_weights(job)
+    try:
+        with owned(job.scratch, job.label) as ownership:
+            train(job, ownership, processes)
+            publish_snapshots(job, ownership, snapshots)
+            ownership.check()
+            write_table(metrics, finished_metrics(job), "metrics", {**provenance, "device": device_name()})
+            forget_weights(job)
+    except BaseException:
+        requeue_if_preempted()
+        raise
 
 
 if __name__ == "__main__":

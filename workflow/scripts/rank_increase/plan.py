@@ -61,6 +61,16 @@ def job_counts(config):
     }
 
 
+def slurm_job_counts(counts):
+    """Of these jobs (`job_counts`), the SLURM jobs that they make up with the groups of the profile `slurm`: a dict."""
+    return {
+        "toy (a problem each)": counts["make_problem"],
+        "prepare_dataset": counts["prepare_dataset"],
+        "train_vit": counts["train_vit"],
+        "spectra (a run each)": counts["compute_spectra"],
+    }
+
+
 def known_images(config, name, folder):
     """Of a dataset, its `train` and `test` images, `shape` and `classes`: as packed, else as under `plan.images`.
 
@@ -166,7 +176,9 @@ def describe(config, datasets, benchmarks):
     parts = [
         f'Plan of the study "{config["study"]}"',
         "Jobs (tables and figures, seconds each, not counted)",
-        text_table([*([rule, str(number)] for rule, number in jobs.items()), ["total", str(sum(jobs.values()))]]),
+        _count_table(jobs),
+        "SLURM jobs that these are with `--profile slurm`; tables and figures are made beside the controller",
+        _count_table(slurm_job_counts(jobs)),
         "Training of vision transformers, at " + _rates(config, costs),
         text_table(_time_rows(costs, counts)),
         "Disk (checkpoints are deleted at the end of a run)",
@@ -186,6 +198,10 @@ def _rates(config, costs):
     names = {"GPU": "gpu", "core": "cpu"}
     used = {cost["device"]: config["plan"][names[cost["device"]]] for cost in costs.values()}
     return ", ".join(f"{rate['utilisation']:.0%} of {rate['peak_tflops']:g} TFLOP/s a {d}" for d, rate in used.items())
+
+
+def _count_table(counts):
+    return text_table([*([name, str(number)] for name, number in counts.items()), ["total", str(sum(counts.values()))]])
 
 
 def _time_rows(costs, counts):

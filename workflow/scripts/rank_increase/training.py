@@ -126,8 +126,21 @@ def device_name():
 
 
 def process_count(gpus, processes):
-    """Processes of a run: one for each GPU that it can see of those it has asked for; on the CPU as many as it says."""
-    return max(1, min(gpus, torch.cuda.device_count())) if gpus else processes
+    """Processes of a run: one for each GPU that it can see of those it has asked for; on the CPU as many as it says.
+
+    Raises
+    ------
+    RuntimeError
+        If it has asked for GPUs, and sees none: on the CPU it would take weeks.
+    """
+    if not gpus:
+        return processes
+    if choose_device().type == "cpu":
+        raise RuntimeError(
+            f"this run asks for {gpus} GPU{'s' * (gpus > 1)} and torch {torch.__version__} sees none: ask for a node"
+            " that has them, with a driver that is new enough, or put `gpu: 0` under `vit.hardware` to use the CPU."
+        )
+    return max(1, min(gpus, torch.cuda.device_count()))
 
 
 def train(job, ownership, processes=1):
