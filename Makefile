@@ -14,7 +14,7 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan status report publish cancel clean-scratch clean-snapshots test test-slurm bench lint lock clean help
+.PHONY: all env plan status report publish readme cancel clean-scratch clean-snapshots test test-slurm bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -54,6 +54,9 @@ report: env ## write claims, figures, configuration, rule graph and run times of
 
 publish: env ## copy tables, figures and claims of a study to results/published (STUDY=demo)
 	snakemake --cores 1 publish $(CONFIG)
+
+readme: env ## put the numbers of results/published into README.md
+	python tests/readme.py
 
 # Jobs outlive a controller that is killed: they save their state when cancelled, and the next controller goes on.
 cancel: ## after a controller has died: cancel the SLURM jobs of this folder and unlock it (DIRECTORY=.)

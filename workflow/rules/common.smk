@@ -2,6 +2,7 @@
 
 import os
 import sys
+from glob import glob
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 from rank_increase.configuration import (
@@ -110,14 +111,13 @@ def run_minutes(wildcards, attempt):
 
 
 def outcome():
-    """What to say at the end of a run: which figures there are."""
-    folder = f"{RESULTS}/figures"
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".png")) if os.path.isdir(folder) else []
-    return (
-        f"Figures in {os.path.abspath(folder)}: {', '.join(names)}"
-        if names
-        else f"Results in {os.path.abspath(RESULTS)}"
-    )
+    """What to say at the end of a run: which figures there are, and the pages to read them with."""
+    folder = os.path.abspath(RESULTS)
+    figures = sorted(os.path.basename(path) for path in glob(f"{folder}/figures/*.png"))
+    said = [f"Figures in {folder}/figures: {', '.join(figures)}"] if figures else [f"Results in {folder}"]
+    pages = {"Claims": "claims.md", "Explorer, to be opened in a browser": "explorer.html"}
+    said += [f"{name}: {folder}/{page}" for name, page in pages.items() if os.path.exists(f"{folder}/{page}")]
+    return "\n".join(said)
 
 
 def table_parts(wildcards):

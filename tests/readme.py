@@ -1,0 +1,177 @@
+"""
+Numbers of README.md, from the published tables: `make readme` puts them between its markers, and a test compares.
+
+Each block stands between `<!-- name -->` and `<!-- /name -->`.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = ROOT / "results" / "published"
+HEADLINE_SEED = 99
+MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}
+VIT_CLAIMS = {
+    "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
+    "delta_not_random": "... than a random change of the same norm (ratio)",
+    "rank_grows": "its stable rank grows through training (rank correlation)",
+    "rank_grows_with_scale": "it grows with the init scale (rank correlation)",
+}
+
+
+def table(header, rows):
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def short(value):
+    """A number with two significant digits."""
+    return f"{value:.2g}"
+
+
+def claims(study):
+    """Claims of a study, by id."""
+    return pd.read_parquet(PUBLISHED / study / "claims.parquet").set_index("id")
+
+
+def claim_counts():
+    """How many claims of each study have which verdict."""
+    lines = []
+    for study in ("demo", "laptop"):
+        counts = claims(study)["verdict"].value_counts()
+        said = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in MARKS)
+        lines.append(f"- [{study}](results/published/{study}/claims.md): {counts.sum()} claims, {said}")
+    return "\n".join(lines)
+
+
+def toy_claims():
+    """Claims about the toy model and the theorem, and what the demo measured."""
+    rows = []
+    for row in claims("demo").query("not id.str.startswith('vit.')", engine="python").itertuples():
+        measured = f"{short(row.value)} ({row.relation} {short(row.threshold)})"
+        rows.append([f"{MARKS[row.verdict]} {row.verdict}", row.statement, row.source, measured])
+    return table(["verdict", "claim", "paper", "measured (threshold)"], rows)
+
+
+def vit_claims():
+    """Claims about vision transformers, by dataset and product."""
+    found = pd.concat([claims("demo"), claims("laptop")])
+    found = found[found.index.str.startswith("vit.")]
+    names = {identity.split(".")[2]: row.statement.split(",")[0] for identity, row in found.iterrows()}
+    products = {"KQ": "W_K W_Qᵀ", "VO": "W_V W_Oᵀ"}
+    header = ["claim", *(f"{name}, {product}" for name in names.values() for product in products.values())]
+    rows = []
+    for kind, statement in VIT_CLAIMS.items():
+        cells = [found.loc[f"vit.{kind}.{dataset}.{product}"] for dataset in names for product in products]
+        relation = f"{cells[0].relation} {short(cells[0].threshold)}"
+        rows.append([f"{statement} {relation}", *(f"{MARKS[cell.verdict]} {short(cell.value)}" for cell in cells)])
+    return table(header, rows)
+
+
+def stage_times():
+    """Theorem 4.5 on the headline problem: stages against those of Algorithm 1, by init scale."""
+    stages = pd.read_parquet(PUBLISHED / "demo" / "tables" / "theorem.parquet")
+    stages = stages[stages["seed"] == HEADLINE_SEED]
+    rows = []
+    for alpha in ("1e-4", "1e-8", "1e-16", "1e-32", "1e-300", "1e-3000"):
+        run = stages[stages["alpha"] == alpha].sort_values("stage")
+        error = (run["measured_time"] - run["predicted_time"]).abs()
+        in_order = (run["measured_order"].fillna(0).to_numpy() == run["stage"].to_numpy()).cumprod().sum()
+        delay = run["scaled_delay"].abs().median()
+        distance = run["distance"].median()
+        errors = f"{short(error.median())}, {short(error.max())}"
+        rows.append([alpha, errors, f"{delay:.0f}", f"{in_order} of {len(run)}", short(distance)])
+    header = ["α", "median, largest \\|T − T_k\\|", "median of \\|C_k\\|", "in the predicted order", "distance to θ_k"]
+    return table(header, rows)
+
+
+def origin():
+    """Where the published results come from."""
+    lines = []
+    for study in ("demo", "laptop"):
+        published = json.loads((PUBLISHED / study / "published.json").read_text())
+        machine = published["machine"]
+        lines.append(
+            f"- {study}: commit {published['commit'][:12]}, {published['date']}, {machine['cores']} cores,"
+            f" {machine['memory_gb']} GB, {machine['system']}"
+        )
+    return "\n".join(lines)
+
+
+def accuracies():
+    """Test accuracy of the laptop study's runs after the last epoch."""
+    metrics = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "cifar10" / "metrics.parquet")
+    last = metrics.sort_values("epoch").groupby("alpha", observed=True).last()
+    last = last.iloc[np.argsort(last.index.astype(float))]
+    said = ", ".join(f"{100 * row.test_accuracy:.0f} % at {alpha}" for alpha, row in last.iterrows())
+    return f"Test accuracy after {last['epoch'].max()} epochs, by init scale: {said}."
+
+
+def ratio(benchmark, case, method, peer, x=None):
+    """How many times as long as `method` the `peer` takes: medians of a published benchmark."""
+    rows = benchmark[(benchmark["case"] == case) & (benchmark["x"].eq(x) if x is not None else True)]
+    seconds = rows.set_index("method")["seconds"]
+    return seconds[peer] / seconds[method]
+
+
+def speed():
+    """What the benchmarks found."""
+    toy, spectra, vit = (pd.read_csv(PUBLISHED / "benchmarks" / f"{name}.csv") for name in ("toy", "spectra", "vit"))
+    step = "an image, forward, backward and Adam"
+    steps = ", ".join(
+        f"{ratio(vit, step, 'ours', 'vit-pytorch', width):.2f} at width {width}" for width in sorted(set(vit["x"]))
+    )
+    with_timm = ", ".join(f"{ratio(vit, step, 'ours', 'timm', width):.2f}" for width in sorted(set(vit["x"])))
+    large, small = "ViT-B/16", "ViT of the paper for CIFAR"
+    lines = [
+        f"- one gradient of the toy loss: {ratio(toy, 'one gradient', 'ours', 'torch autograd'):.1f} times as fast as"
+        " torch's autograd;",
+    ]
+    for name in (large, small):
+        whole, delta = (f"{name}: {part} of a snapshot" for part in ("trained and delta", "delta"))
+        lines.append(
+            f"- singular values of a snapshot of the {name}: {ratio(spectra, whole, 'ours', 'numpy, dense'):.0f} times"
+            f" as fast as numpy on dense matrices, {ratio(spectra, delta, 'ours', 'numpy, dense'):.1f} times for the"
+            " change alone;"
+        )
+    lines.append(
+        f"- images per second of training on one core over those of vit-pytorch: {steps}; of timm: {with_timm}."
+    )
+    return "\n".join(lines)
+
+
+BLOCKS = {
+    "claim counts": claim_counts,
+    "toy claims": toy_claims,
+    "vit claims": vit_claims,
+    "stage times": stage_times,
+    "accuracies": accuracies,
+    "origin": origin,
+    "speed": speed,
+}
+
+
+def filled(text):
+    """`text` with each block as the published tables have it.
+
+    Raises
+    ------
+    ValueError
+        If a block is missing.
+    """
+    for name, block in BLOCKS.items():
+        pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+        text, count = re.subn(pattern, lambda match, block=block: f"{match[1]}{block()}\n{match[2]}", text, flags=re.S)
+        if count != 1:
+            raise ValueError(f"README.md has {count} blocks {name!r}")
+    return text
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(filled(path.read_text()))

@@ -1,0 +1,36 @@
+import re
+
+import pytest
+
+from readme import BLOCKS, ROOT, filled
+
+README = (ROOT / "README.md").read_text()
+# Numbers of the paper and of this repository's files; all others are results, and stand in blocks.
+NAMES = r"Figures? \d+|(Assumption|Theorem|Lemma|Algorithm) [\d.]+|1e-\d+|fig\d+|CIFAR-10|seed 99|1/ln|α → 0"
+
+
+def outside_of_blocks(section):
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    for name in BLOCKS:
+        text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", "", text, flags=re.S)
+    return re.sub(NAMES, "", text)
+
+
+def test_numbers_are_those_of_the_published_tables():
+    assert filled(README) == README, "run `make readme`"
+
+
+@pytest.mark.parametrize("section", ["What comes out", "How fast"])
+def test_results_are_told_with_no_other_numbers(section):
+    assert re.findall(r".*\d.*", outside_of_blocks(section)) == []
+
+
+def test_a_block_that_is_missing_is_named():
+    with pytest.raises(ValueError, match="README.md has 0 blocks 'claim counts'"):
+        filled("")
+
+
+def test_every_link_and_picture_is_there():
+    targets = re.findall(r"\]\(((?!https?:|#)[^)#]+)[^)]*\)", README)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
