@@ -27,6 +27,22 @@ not 'sacct').For further error details see the cluster/cloud log and the log fil
     external_jobid: 10
 """
 
+GROUP = """\
+[Sun Nov 22 09:30:05 2026]
+    message: Error in group toy
+{log}    jobs:
+        rule make_problem:
+            jobid: 13
+            output: results/s/toy/diagonal/seed_99/problem.npz
+            log: {folder}/job_13.log (check log file(s) for error details)
+    [Sun Nov 22 09:30:05 2026]
+    Error in rule make_problem:
+        message: None
+        jobid: 13
+        output: results/s/toy/diagonal/seed_99/problem.npz
+        log: {folder}/job_13.log (check log file(s) for error details)
+"""
+
 
 @pytest.fixture
 def said(tmp_path):
@@ -124,6 +140,25 @@ def test_a_run_that_was_warned_of_its_end_too_often_is_one_out_of_time(said, blo
     log = "12:00:00 ViT: received SIGURG; the state after step 5 is saved, and the same command goes on from there.\n"
     assert "its time was up" in said(block(STATUS, "FAILED"), job_1=log)
     assert "make room" in said(block(STATUS, "FAILED"), job_1=log.replace("SIGURG", "SIGTERM"))
+
+
+def test_groups_are_told_of_from_their_logs(said, tmp_path):
+    (tmp_path / "slurm_logs").mkdir()
+    log = tmp_path / "slurm_logs" / "48.log"
+    log.write_text("slurmstepd-vm: error: *** JOB 48 ON vm CANCELLED AT 2026-11-22T09:11:22 DUE TO TIME LIMIT ***\n")
+    group = GROUP.format(folder=tmp_path, log=f"    log: {log} (check log file(s) for error details)\n")
+    first, why, *_ = said(group).splitlines()
+    assert first == "FAILED: group toy for results/s/toy/diagonal/seed_99/problem.npz"
+    assert "its time was up" in why
+    log.write_text("slurmstepd-vm: error: *** JOB 48 ON vm CANCELLED AT 2026-11-22T09:11:22 ***\n")
+    assert "it was cancelled" in said(group)
+    log.write_text("At least one job did not complete successfully.\n")
+    assert "why:  no such file" in said(group, job_13="Traceback (most recent call last):\nOSError: no such file\n")
+    assert said(group, "Finished jobid: 13 (Rule: make_problem)\n") == ""
+
+
+def test_a_group_that_slurm_did_not_take_is_told_of(said, tmp_path):
+    assert "sbatch --test-only" in said(GROUP.format(folder=tmp_path, log=""))
 
 
 def test_a_log_without_failed_jobs_gives_nothing(said):

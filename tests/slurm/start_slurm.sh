@@ -17,13 +17,15 @@ wait_for() {  # wait_for SECONDS WHAT COMMAND...
 }
 
 [ "$(id -u)" = 0 ] || { echo "only root can start a Slurm" >&2; exit 1; }
-if ! command -v munged slurmctld slurmd sbatch > /dev/null; then
-    command -v apt-get > /dev/null || { echo "without apt-get, install munge and Slurm by hand" >&2; exit 1; }
+PACKAGES=(munge slurmctld slurmd slurm-client procps)
+if ! dpkg --status "${PACKAGES[@]}" > /dev/null 2>&1; then
+    command -v apt-get > /dev/null || { echo "this needs Debian or Ubuntu, for their packages of Slurm" >&2; exit 1; }
     apt-get update -qq
-    # Their services are started below, not by systemd.
-    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-    apt-get install -y -qq --no-install-recommends munge slurmctld slurmd slurm-client
+    if [ ! -e /usr/sbin/policy-rc.d ]; then  # keeps packages from starting their services: that is done below
+        printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    fi
+    apt-get install -y -qq --no-install-recommends "${PACKAGES[@]}"
 fi
 
 mkdir -p "$ROOT"/{slurmctld,slurmd} /run/munge

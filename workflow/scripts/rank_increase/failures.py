@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-SLURM_LOG_END = 20000  # characters of a job's log on the cluster, among whose last lines Slurm gives its reasons
+LOG_END = 20000  # characters of a log, among whose last lines the reasons are
 PROFILE = "slurm/config.yaml"
 # What Snakemake or Slurm says of a job; why it failed; what to do.
 REASONS = (
@@ -34,27 +34,35 @@ REASONS = (
         " if it was the GPU's",
     ),
     (
-        r"status is: '(TIMEOUT|DEADLINE)'|received SIGURG|the SLURM job is about to end",
+        r"status is: '(TIMEOUT|DEADLINE)'|DUE TO TIME LIMIT|received SIGURG|the SLURM job is about to end",
         "its time was up",
         "run the same command again: a training run goes on where it was; for others, raise `runtime`",
+    ),
+    (
+        r"status is: '(NODE_FAIL|BOOT_FAIL)'|DUE TO NODE FAILURE",
+        "its node failed",
+        "run the same command again",
+    ),
+    (
+        r"status is: '(CANCELLED|PREEMPTED)'|\*\*\* JOB \d+ ON \S+ CANCELLED|the same command goes on",
+        "it was cancelled or had to make room",
+        "run the same command again: a training run goes on where it was",
     ),
     (
         r"died with <Signals.SIGKILL",
         "it was killed, which is what the system does to a job that takes more memory than there is",
         "raise its memory (`mem_mb`); `dmesg` on the node, or whoever runs it, can say whether that was why",
     ),
-    (
-        r"status is: '(NODE_FAIL|BOOT_FAIL)'",
-        "its node failed",
-        "run the same command again",
-    ),
-    (
-        r"status is: '(CANCELLED|PREEMPTED)|the same command goes on",
-        "it was cancelled or had to make room",
-        "run the same command again: a training run goes on where it was",
-    ),
 )
-ERROR = r"(?m)^Error in (?:rule|group) (?P<name>\w+).*\n(?P<block>(?:(?:[ \t]|sbatch: |For further).*\n)+)"
+# Of a group, Snakemake 9.27 says which jobs it has, and not why it failed; its own log is named if it was submitted.
+ERROR = (
+    r"(?m)^(?:Error in rule (?P<rule>\w+).*|    message: Error in group (?P<group>\w+))\n"
+    r"(?P<block>(?:(?:[ \t]|sbatch: |For further).*\n)+)"
+)
+NOT_SUBMITTED = (
+    "Slurm did not take it, for a reason that Snakemake does not pass on for jobs in a group",
+    f"ask Slurm: `sbatch --test-only --account=... --partition=... --wrap true`, with those of {PROFILE}",
+)
 
 
 def describe_failures(logs):
@@ -73,14 +81,14 @@ def describe_failures(logs):
     text = "".join(Path(log).read_text(errors="replace") for log in logs)
     jobs = {}
     for error in re.finditer(ERROR, text):
-        name, block = error["name"], error["block"]
+        name, block = error["rule"] or f"group {error['group']}", error["block"]
         outputs = _field(block, "output") or name
         jobs[name, outputs] = (block, error.end())
     finished = {match[1]: match.start() for match in re.finditer(r"Finished jobid: (\d+)", text)}
     reasons = {}
     for (name, _), (block, end) in jobs.items():
         if finished.get(_field(block, "jobid"), 0) < end:
-            reasons.setdefault(_reason(block), []).append((name, block))
+            reasons.setdefault(_reason(name, block), []).append((name, block))
     return "\n".join(_paragraph(*reason, failed) for reason, failed in reasons.items())
 
 
@@ -90,24 +98,26 @@ def _field(block, key):
 
 
 def _logs(block):
-    """Logs of a failed job: the rule's, then the cluster's if there is one."""
-    named = _field(block, "log").removesuffix("(check log file(s) for error details)").strip()
-    return [path for path in re.split(r",\s*", named) if path]
+    """Logs of a failed job or group: those of its rules, and the cluster's."""
+    named = re.findall(r"(?m)^\s+log: (.*)$", block)
+    paths = [path for line in named for path in re.split(r",\s*", line.split(" (check log")[0])]
+    return list(dict.fromkeys(Path(path) for path in paths if Path(path).is_file() and Path(path).stat().st_size))
 
 
-def _reason(block):
+def _reason(name, block):
     """Why a job failed, and what to do."""
-    logs = [Path(path) for path in _logs(block)]
-    ends = [path.read_text(errors="replace")[-SLURM_LOG_END:] if path.is_file() else "" for path in logs]
+    ends = {path: path.read_text(errors="replace")[-LOG_END:] for path in _logs(block)}
+    messages = [_last_error(text) for path, text in ends.items() if "slurm_logs" not in path.parts]
     # The command that sbatch was given has every setting in it, and could be taken for a reason.
     said = re.sub(r"(?s)sbatch call:.*?\n(?=For further|\s+jobid)", "", block)
-    message = _last_error(ends[0]) if ends else ""
     for pattern, why, advice in REASONS:
-        if any(re.search(pattern, part) for part in (said, message, *map(_slurm_errors, ends[1:]))):
+        if any(re.search(pattern, part) for part in (said, *messages, *map(_ends_of_jobs, ends.values()))):
             return why, advice
-    if message:
+    if message := max(messages, default="", key=len):
         sentence = re.sub(r"^([\w.]+:|\d\d:\d\d:\d\d) ", "", message)
         return sentence.rstrip("."), "change what it names, and run the same command again"
+    if name.startswith("group ") and not any("slurm_logs" in path.parts for path in ends):
+        return NOT_SUBMITTED
     return "it does not say why", "read the end of its log"
 
 
@@ -119,7 +129,7 @@ def _last_error(text):
     return ""
 
 
-def _slurm_errors(text):
+def _ends_of_jobs(text):
     """Lines of a cluster's log in which Slurm, or Snakemake on the node, says how the job ended."""
     return "\n".join(
         line for line in text.splitlines() if re.match(r"(slurmstepd|srun)\S* |.* died with <Signals", line)
@@ -135,4 +145,4 @@ def _paragraph(why, advice, failed):
         f"  why:  {why}",
         f"  do:   {advice}",
     ]
-    return "\n".join([*lines, *(f"  log:  {path}" for path in _logs(block) if Path(path).is_file())])
+    return "\n".join([*lines, *(f"  log:  {path}" for path in _logs(block))])
