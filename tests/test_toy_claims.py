@@ -195,6 +195,27 @@ def test_the_worst_problem_counts():
     assert outcome({"theorem": both}, "theorem.distance").n.startswith("2 problems")
 
 
+@pytest.mark.parametrize("name", ["toy.loss_plateaus", "toy.neighbours", "toy.one_limit", "toy.weight_plateaus"])
+def test_one_problem_that_refutes_is_enough(name):
+    good, bad = (tables["trajectory"] for tables in CASES[name])
+    assert outcome({"trajectory": pd.concat([good, bad.assign(seed=1)])}, name).verdict == "not supported"
+    assert outcome({"trajectory": pd.concat([bad, good.assign(seed=1)])}, name).verdict == "not supported"
+
+
+def test_a_coordinate_that_leaves_is_none_that_becomes_active():
+    tables = CASES["theorem.one_coordinate"][0]
+    leaving = tables["events"].assign(direction=-1)
+    found = outcome(tables | {"events": pd.concat([tables["events"], leaving])}, "theorem.one_coordinate")
+    assert found.verdict == "supported"
+
+
+def test_stages_after_the_first_exchange_are_in_no_order():
+    exchanged = theorem(lambda size, stage: 0, order=lambda size, stage: {1: 2, 2: 1, 3: 3}[stage])
+    assert outcome(exchanged, "theorem.order").value == 0
+    late = theorem(lambda size, stage: 0, order=lambda size, stage: min(stage, 2))
+    assert outcome(late, "theorem.order").value == pytest.approx(2 / 3)
+
+
 @pytest.mark.parametrize("name", ["assumption_4_3.support", "assumption_4_4.paper_test"])
 def test_windows_that_do_not_count_are_counted_as_untested(name):
     claim = outcome(CASES[name][0], name)

@@ -59,7 +59,7 @@ def publish_table(source, target):
 
 def _rounded(values):
     if pa.types.is_list(values.type):
-        return pa.ListArray.from_arrays(values.offsets, _rounded(values.values))
+        return pa.ListArray.from_arrays(values.offsets, _rounded(values.values), mask=values.is_null())
     return pa.array(round_mantissa(values.to_numpy(zero_copy_only=False)))
 
 
