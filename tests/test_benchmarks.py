@@ -82,7 +82,14 @@ def test_page_says_what_the_tables_hold(tmp_path):
     rows += [row(case, x, "timm", timed(1.25e-3 * x)) for x in (64, 128)]
     rows += [row(case, x, "vit-pytorch", timed(0.5e-3 * x), extrapolated=True) for x in (64, 128)]
     add_ratios(pd.DataFrame(rows).assign(dtype="float32"), LIMITS).to_csv(tmp_path / "vit.csv", index=False)
-    words = {"hardware": "a machine", "versions": "Python", "commit": "c0ffee", "date": "2026-01-01", "quick": True}
+    words = {
+        "hardware": "a machine",
+        "load": 0.1,
+        "versions": "Python",
+        "commit": "c0ffee",
+        "date": "2026-01-01",
+        "quick": True,
+    }
     (tmp_path / "machine.json").write_text(json.dumps({**words, "limits": LIMITS}))
     write_page(tmp_path)
     page = (tmp_path / "README.md").read_text()

@@ -5,6 +5,7 @@ Peers are looked for in .venv-benchmark, behind the packages of the product.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from datetime import datetime
@@ -25,6 +26,7 @@ def main(folder, names, quick):
     torch.set_num_threads(1)
     machine = {
         "hardware": hardware(),
+        "load": round(os.getloadavg()[1], 1),
         "versions": versions(),
         "limits": machine_limits(),
         "commit": subprocess.run(

@@ -46,7 +46,7 @@ def header(machine):
 
 Made by `make bench`, all in one go on one core{quick}. Commit {machine["commit"]}, {machine["date"]}.
 
-- Machine: {machine["hardware"]}.
+- Machine: {machine["hardware"]}; other programs wanted {machine["load"]} cores in the minutes before.
 - Limits of one core, measured in the same run: matrix products {limits["float32"] / 1e9:.0f} GFLOP/s in float32 and
   {limits["float64"] / 1e9:.0f} in float64, copying {limits["bandwidth"] / 1e9:.1f} GB/s.
 - Versions: {machine["versions"]}.
