@@ -157,7 +157,7 @@ CASES = {
     **{
         f"toy.{structure}.one_at_a_time": (
             trajectory(exponential([0.5, 0.2, 0.05], "1e-4", structure)),
-            trajectory(exponential([0.5, 0.49, 0.48], "1e-4", structure)),
+            trajectory(exponential([0.5, 0.4, 0.3], "1e-4", structure)),
         )
         for structure in ("diagonal", "full", "full_dense")
     },
