@@ -464,6 +464,19 @@ def test_without_a_whole_checkpoint_the_run_begins_anew(interrupted, undisturbed
     assert_same_run(results(interrupted), undisturbed)
 
 
+def test_a_state_whose_snapshots_are_gone_is_not_gone_on_with(interrupted, undisturbed, caplog):
+    training.snapshot_path(interrupted.scratch, 0).unlink()
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train(interrupted)
+    assert "snapshots are missing" in caplog.text and "goes on after" not in caplog.text
+    assert_same_run(results(interrupted), undisturbed)
+
+
+def test_metrics_that_are_gone_come_back_from_the_state(interrupted, undisturbed):
+    (job_path(interrupted) / "metrics.csv").unlink()
+    assert len(run_of(interrupted).rows) == len(pd.read_csv(job_path(interrupted) / "metrics.csv")) > 0
+
+
 @pytest.mark.parametrize(
     "change", [{"seed": 4}, {"alpha": 0.6}, {"code": "other"}, {"recipe": replace(LONG, learning_rate=1e-3)}]
 )

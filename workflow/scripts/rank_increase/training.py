@@ -292,7 +292,7 @@ class _Run:
             self.forward = DistributedDataParallel(self.model)
 
     def _resume(self):
-        state = self.checkpoints.load() if self.first or self.processes == 1 else None
+        state = self._saved_state() if self.first else None
         if self.processes > 1:  # one reads and deletes; the others are given what it found
             states = [state]
             dist.broadcast_object_list(states, device=torch.device("cpu"))
@@ -303,6 +303,7 @@ class _Run:
                 shutil.rmtree(Path(self.job.scratch) / "snapshots", ignore_errors=True)
             return
         self.step, self.rows = state["step"], state["rows"]
+        self._write_metrics()
         if self.step == self._last_step:
             logger.info("%s: was trained to the end before", self.job.label)
             return
@@ -311,6 +312,17 @@ class _Run:
         if self.first:
             self.totals += state["totals"].to(self.totals)
             logger.info("%s: goes on after step %d of %d", self.job.label, self.step, self._last_step)
+
+    def _saved_state(self):
+        """The state to go on from, or None; one without the snapshots before it would end with some missing."""
+        state = self.checkpoints.load()
+        if state is None:
+            return None
+        done = [epoch for epoch in self.recipe.snapshot_epochs() if epoch * self.batches.steps <= state["step"]]
+        if all(snapshot_path(self.job.scratch, epoch).exists() for epoch in done):
+            return state
+        logger.warning("%s: snapshots are missing in %s: from the beginning", self.job.label, self.job.scratch)
+        return None
 
     @property
     def _last_step(self):
