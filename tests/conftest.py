@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from rank_increase.toy import make_problem
+
+settings.register_profile("busy machine", deadline=None)  # how long an example takes says nothing of its truth
+settings.load_profile("busy machine")
 
 
 class Quadratic:

@@ -45,7 +45,7 @@ def relative_error(values, expected):
     return (np.abs(values - expected).max(-1) / expected[..., 0]).max()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     heads=st.integers(1, 3),

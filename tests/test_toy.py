@@ -43,7 +43,7 @@ def test_loss_and_gradient_agree_with_autograd(small_problem, weights, tokens):
     np.testing.assert_allclose(velocity, expected_velocity, rtol=1e-9, atol=1e-13 * abs(expected_velocity).max())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     samples=st.integers(1, 12),
