@@ -30,8 +30,8 @@ def table(header, rows):
 
 
 def short(value):
-    """A number with two significant digits."""
-    return f"{value:.2g}"
+    """A number with three significant digits."""
+    return f"{value:.3g}"
 
 
 def claims(study):
