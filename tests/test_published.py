@@ -65,7 +65,9 @@ def test_what_is_published_says_where_it_is_from_and_names_no_machine(folder):
 
 
 def config_of(folder):
-    return [] if folder.name == "demo" else ["--configfile", str(ROOT / "config" / f"{folder.name}.yaml")]
+    study, own = ROOT / "config" / f"{folder.name}.yaml", folder / "config.yaml"
+    files = [str(path) for path in (study, own) if path.exists()]
+    return ["--configfile", *files] if files else []
 
 
 def snakemake(copy, *arguments):
