@@ -1,5 +1,6 @@
 """
-Numbers of README.md, from the published tables: `make readme` puts them between its markers, and a test compares.
+Numbers of README.md and of the page on the laptop study, from the published tables: `make readme` puts them between
+markers, and a test compares.
 
 Each block stands between `<!-- name -->` and `<!-- /name -->`.
 """
@@ -112,6 +113,18 @@ def accuracies():
     return f"Test accuracy after {last['epoch'].max()} epochs, by init scale: {said}."
 
 
+def ranks():
+    """Stable ranks of the change in the laptop study, by init scale and product."""
+    spectra = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "cifar10" / "spectra.parquet")
+    delta = spectra[spectra["matrix"] == "delta"]
+    last = delta[delta["epoch"] == delta["epoch"].max()]
+    rows = []
+    for alpha in sorted(last["alpha"].unique(), key=float):
+        heads = [last.query("alpha == @alpha and product == @product")["stable_rank"] for product in ("KQ", "VO")]
+        rows.append([alpha, *(f"{rank.median():.2f} ({rank.min():.2f} to {rank.max():.2f})" for rank in heads)])
+    return table(["init scale", "W_K W_Qᵀ: median (lowest to highest)", "W_V W_Oᵀ"], rows)
+
+
 def ratio(benchmark, case, method, peer, x=None):
     """How many times as long as `method` the `peer` takes: medians of a published benchmark."""
     rows = benchmark[(benchmark["case"] == case) & (benchmark["x"].eq(x) if x is not None else True)]
@@ -145,33 +158,36 @@ def speed():
     return "\n".join(lines)
 
 
-BLOCKS = {
-    "claim counts": claim_counts,
-    "toy claims": toy_claims,
-    "vit claims": vit_claims,
-    "stage times": stage_times,
-    "accuracies": accuracies,
-    "origin": origin,
-    "speed": speed,
+PAGES = {
+    ROOT / "README.md": {
+        "claim counts": claim_counts,
+        "toy claims": toy_claims,
+        "vit claims": vit_claims,
+        "stage times": stage_times,
+        "accuracies": accuracies,
+        "origin": origin,
+        "speed": speed,
+    },
+    PUBLISHED / "laptop" / "README.md": {"accuracies": accuracies, "ranks": ranks},
 }
 
 
-def filled(text):
-    """`text` with each block as the published tables have it.
+def filled(page, text):
+    """`text` with each block of a page as the published tables have it.
 
     Raises
     ------
     ValueError
         If a block is missing.
     """
-    for name, block in BLOCKS.items():
+    for name, block in PAGES[page].items():
         pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         text, count = re.subn(pattern, lambda match, block=block: f"{match[1]}{block()}\n{match[2]}", text, flags=re.S)
         if count != 1:
-            raise ValueError(f"README.md has {count} blocks {name!r}")
+            raise ValueError(f"{page} has {count} blocks {name!r}")
     return text
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(filled(path.read_text()))
+    for page in PAGES:
+        page.write_text(filled(page, page.read_text()))

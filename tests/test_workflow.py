@@ -228,7 +228,11 @@ def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tre
     again = snakemake(tree, folder, target.relative_to(folder), **options)
     assert again.returncode == 0, again.stderr
     assert planned(again) == {"train_toy": 1}
-    assert {path.name for path in target.parent.iterdir()} == {"trajectory.parquet", "events.parquet"}
+    assert {path.name for path in target.parent.iterdir()} == {
+        "trajectory.parquet",
+        "events.parquet",
+        "conservation.parquet",
+    }
     assert not list((folder / ".snakemake").glob("locks/*"))
 
 

@@ -99,7 +99,6 @@ rule publish:
         mem_mb=3000,
         runtime=10,
     params:
-        results=RESULTS,
         code=library_digest("publish_study"),
     message:
         "Published results of the study {config[study]}"

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(files, claims, manifest, *, results):
-    """Copy `files` and the table of claims, and write where they come from."""
-    publish([*files, claims], results, Path(manifest).parent)
+def main(files, claims, manifest):
+    """Copy `files` and the table of claims, beside or below which they lie, and write where they come from."""
+    publish([*files, claims], Path(claims).parent, Path(manifest).parent)
     with atomic(manifest) as temporary:
         temporary.write_text(json.dumps(origin(claims), indent=1) + "\n")
 
@@ -25,5 +25,4 @@ if __name__ == "__main__":
         [*snakemake.input.tables, *snakemake.input.figures, *snakemake.input.pages],
         snakemake.input.claims,
         snakemake.output.manifest,
-        results=snakemake.params.results,
     )
