@@ -118,9 +118,9 @@ def ranks():
     spectra = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "cifar10" / "spectra.parquet")
     delta = spectra[spectra["matrix"] == "delta"]
     last = delta[delta["epoch"] == delta["epoch"].max()]
-    rows = []
+    ranks, rows = last.groupby(["alpha", "product"], observed=True)["stable_rank"], []
     for alpha in sorted(last["alpha"].unique(), key=float):
-        heads = [last.query("alpha == @alpha and product == @product")["stable_rank"] for product in ("KQ", "VO")]
+        heads = [ranks.get_group((alpha, product)) for product in ("KQ", "VO")]
         rows.append([alpha, *(f"{rank.median():.2f} ({rank.min():.2f} to {rank.max():.2f})" for rank in heads)])
     return table(["init scale", "W_K W_Qᵀ: median (lowest to highest)", "W_V W_Oᵀ"], rows)
 
@@ -145,6 +145,18 @@ def speed():
         f"- one gradient of the toy loss: {ratio(toy, 'one gradient', 'ours', 'torch autograd'):.1f} times as fast as"
         " torch's autograd;",
     ]
+    run = "run to rescaled time 1000"
+    for alpha in ("0.01", "1e-32"):
+        x = min(toy.loc[toy["case"] == run, "x"], key=lambda value, alpha=alpha: abs(value + np.log(float(alpha))))
+        rows = toy[(toy["case"] == run) & (toy["x"] == x)].set_index("method")
+        seconds = rows["seconds"] / rows.loc["ours", "seconds"]
+        best = seconds[[name for name in rows.index if name.startswith(("scipy", "torchdiffeq"))]].idxmin()
+        how = ", extrapolated" * bool(rows.loc[best, "extrapolated"])
+        lines.append(
+            f"- the flow at α = {alpha}: {seconds['gradient descent, autograd']:.0f} times as fast as gradient descent"
+            f" with torch's autograd (extrapolated), {seconds[best]:.2f} times as fast as the best other solver"
+            f" ({best}{how});"
+        )
     for name in (large, small):
         whole, delta = (f"{name}: {part} of a snapshot" for part in ("trained and delta", "delta"))
         lines.append(
