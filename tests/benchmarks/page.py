@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullFormatter, NullLocator
 from measuring import slope
@@ -44,7 +45,7 @@ def header(machine):
     limits, quick = machine["limits"], ", in quick mode: one repeat, few sizes" if machine["quick"] else ""
     return f"""# Benchmarks
 
-Made by `make bench`, all in one go on one core{quick}. Commit {machine["commit"]}, {machine["date"]}.
+Made by `make bench` on one core{quick}. Commit {machine["commit"]}, {machine["date"]}.
 
 - Machine: {machine["hardware"]}; other programs wanted {machine["load"]} cores in the minutes before.
 - Limits of one core, measured in the same run: matrix products {limits["float32"] / 1e9:.0f} GFLOP/s in float32 and
@@ -105,12 +106,22 @@ def draw(tables, path):
                 fill = "none" if group["extrapolated"].any() else color
                 ax.loglog(group["x"], group["seconds"], **line, mfc=fill, label=f"{method}: {power:.2f}")
             sizes = sorted(set(rows.loc[rows["case"] == GROWTH[name][0], "x"]))
-            ax.set_xticks(sizes, [f"{size:.3g}" if size < 1000 else f"{size:.0f}" for size in sizes])
+            shown = spread(sizes)
+            ax.set_xticks(shown, [f"{size:.3g}" if size < 1000 else f"{size:.0f}" for size in shown])
             ax.xaxis.set_minor_locator(NullLocator())
             ax.yaxis.set_minor_formatter(NullFormatter())
             ax.set(title=NAMES[name][0], xlabel=NAMES[name][1], ylabel=GROWTH[name][1])
             ax.legend(title="method: slope", loc="upper left", bbox_to_anchor=(-0.2, -0.2), alignment="left")
         figure.savefig(path, format="png", dpi=150)
+
+
+def spread(sizes, least=0.12):
+    """Those of ascending sizes that are at least a share of the logarithmic axis away from the one before."""
+    chosen, length = [sizes[0]], np.log(sizes[-1] / sizes[0])
+    for size in sizes[1:]:
+        if np.log(size / chosen[-1]) >= least * length:
+            chosen.append(size)
+    return chosen
 
 
 def seconds_of(rows, case):
@@ -172,7 +183,8 @@ def read_workflow(rows):
     total, jobs, cpu = demo["wall time x cores"], demo["sum over jobs, wall"], demo["sum over jobs, CPU"]
     return text + (
         f" Jobs of the demo, each a process of its own, fill {jobs / total:.0%} of its wall time on all cores, and"
-        f" compute in {cpu / total:.0%} of it; the rest is Snakemake's, and cores that wait for jobs or for each other."
+        f" compute in {cpu / total:.0%} of it; the rest is Snakemake's and other programs',"
+        " and cores that wait for jobs or for each other."
     )
 
 
