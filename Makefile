@@ -14,7 +14,7 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan status report publish readme cancel clean-scratch clean-snapshots test test-slurm bench lint lock clean help
+.PHONY: all env plan status report publish readme cancel clean-scratch clean-snapshots test test-slow test-slurm bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -67,6 +67,9 @@ cancel: ## after a controller has died: cancel the SLURM jobs of this folder and
 
 test: env ## run the tests
 	pytest
+
+test-slow: env ## run the tests that take longer, three minutes
+	pytest -m "slow and not slurm"
 
 test-slurm: env ## start a SLURM of one node, test the profile on it, stop it (Debian or Ubuntu, as root)
 	tests/slurm/start_slurm.sh
