@@ -56,7 +56,7 @@ publish: env ## copy tables, figures and claims of a study to results/published 
 	snakemake --cores 1 publish $(CONFIG)
 
 readme: env ## put the numbers of results/published into README.md
-	python tests/readme.py
+	PYTHONPATH=workflow/scripts python tests/readme.py
 
 # Jobs outlive a controller that is killed: they save their state when cancelled, and the next controller goes on.
 cancel: ## after a controller has died: cancel the SLURM jobs of this folder and unlock it (DIRECTORY=.)

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rank_increase.claims import MARKS
+from rank_increase.vit_claims import PRODUCT_NAMES
+
 ROOT = Path(__file__).parents[1]
 PUBLISHED = ROOT / "results" / "published"
 HEADLINE_SEED = 99
-MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}
 VIT_CLAIMS = {
     "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
     "delta_not_random": "... than a random change of the same norm (ratio)",
@@ -64,11 +66,10 @@ def vit_claims():
     found = pd.concat([claims("demo"), claims("laptop")])
     found = found[found.index.str.startswith("vit.")]
     names = {identity.split(".")[2]: row.statement.split(",")[0] for identity, row in found.iterrows()}
-    products = {"KQ": "W_K W_Qᵀ", "VO": "W_V W_Oᵀ"}
-    header = ["claim", *(f"{name}, {product}" for name in names.values() for product in products.values())]
+    header = ["claim", *(f"{name}, {product}" for name in names.values() for product in PRODUCT_NAMES.values())]
     rows = []
     for kind, statement in VIT_CLAIMS.items():
-        cells = [found.loc[f"vit.{kind}.{dataset}.{product}"] for dataset in names for product in products]
+        cells = [found.loc[f"vit.{kind}.{dataset}.{product}"] for dataset in names for product in PRODUCT_NAMES]
         relation = f"{cells[0].relation} {short(cells[0].threshold)}"
         rows.append([f"{statement} {relation}", *(f"{MARKS[cell.verdict]} {short(cell.value)}" for cell in cells)])
     return table(header, rows)

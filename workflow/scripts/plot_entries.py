@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
+from rank_increase.notation import alpha_label
 from rank_increase.plotting import (
     DIAGONAL_LABELS,
     PRODUCT_LABELS,
     add_stage_bar,
-    alpha_label,
     draw_products,
     entry_colors,
     new_panels,

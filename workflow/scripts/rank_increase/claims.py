@@ -13,6 +13,7 @@ import pandas as pd
 from rank_increase.tables import SCHEMAS
 
 _RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
+MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}  # of verdicts, for whom colour says nothing
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,7 @@ def claims_html(claims, study):
         Of schema "claims".
     study : str
     """
-    marks = {"supported": "✓ supported", "not supported": "✗ not supported", "not tested": "– not tested"}
-    summary = summary_frame(claims).assign(verdict=claims["verdict"].map(marks))
+    summary = summary_frame(claims).assign(verdict=claims["verdict"].map(MARKS) + " " + claims["verdict"])
     background = pd.DataFrame([{"id": row.id, **_background(row)} for row in claims.itertuples(index=False)])
     tables = [table.to_html(index=False, border=0) for table in (summary, background)]
     return _PAGE.format(title=escape(_title(study)), counts=_counts(claims), notes=_NOTES, tables=tables)
@@ -151,8 +151,7 @@ def _title(study):
 
 def _counts(claims):
     counts = claims["verdict"].value_counts()
-    outcomes = ("supported", "not supported", "not tested")
-    return f"{len(claims)} claims: {', '.join(f'{counts.get(verdict, 0)} {verdict}' for verdict in outcomes)}."
+    return f"{len(claims)} claims: {', '.join(f'{counts.get(verdict, 0)} {verdict}' for verdict in MARKS)}."
 
 
 def _background(row):

@@ -9,7 +9,7 @@ import numpy as np
 from rank_increase.claims import Claim
 from rank_increase.notation import PRODUCTS
 
-_NAMES = {"KQ": "W_K W_Qᵀ", "VO": "W_V W_Oᵀ"}
+PRODUCT_NAMES = {"KQ": "W_K W_Qᵀ", "VO": "W_V W_Oᵀ"}
 HEAD = ["alpha", "seed", "layer", "head"]
 COLUMNS = ["dataset", "epoch", "product", "stable_rank", *HEAD]  # that both tables are asked for
 MIN_SCALES = 3  # a rank correlation of two is always 1 or -1
@@ -39,7 +39,7 @@ def vit_claims(spectra, baselines, thresholds, *, alpha, names):
             deltas = _heads(spectra, dataset=dataset, product=product, matrix="delta")
             initial = _heads(spectra, dataset=dataset, product=product, matrix="initial")
             random = _heads(baselines, dataset=dataset, product=product)
-            where = f"{dataset}.{product}", f"{name}, {_NAMES[product]}"
+            where = f"{dataset}.{product}", f"{name}, {PRODUCT_NAMES[product]}"
             claims += [
                 low_rank(deltas, initial, where, alpha, thresholds),
                 lower_than_random(deltas, random, where, alpha, thresholds),
