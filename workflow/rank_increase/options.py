@@ -1,0 +1,58 @@
+"""Types of options, as signatures and the configuration write them.
+
+Each says in its description what a value must be; it completes the sentence "must be ...".
+"""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from rank_increase.notation import log_alpha
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+
+def _alpha(value):
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    log_alpha(value)
+    return value
+
+
+def described(kind, description, **limits):
+    """A type with limits, and the words for a value that it takes."""
+    return Annotated[kind, Field(json_schema_extra={"must_be": description}, **limits)]
+
+
+Name = described(str, 'a name of at most 64 letters, digits, "_" and "-"', pattern=NAME)
+Text = described(str, "text in quotes", min_length=1)
+Path = described(str, "a path in quotes", min_length=1)
+Count = described(int, "a whole number from 1", ge=1)
+Size = described(int, "a whole number from 0", ge=0)
+Points = described(int, "a whole number from 2", ge=2)
+Seed = described(int, "a whole number from 0", ge=0)
+Positive = described(float, "a positive number; YAML reads 1e-3 as text: write 1.0e-3", gt=0, allow_inf_nan=False)
+NotNegative = described(float, "a number from 0", ge=0, allow_inf_nan=False)
+Share = described(float, "a number above 0 and up to 1", gt=0, le=1, allow_inf_nan=False)
+Flag = described(bool, "true or false")
+Alpha = Annotated[
+    str,
+    BeforeValidator(_alpha),
+    Field(
+        pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$",
+        json_schema_extra={"must_be": 'a positive number in quotes, such as "0.1" or "1e-32"'},
+    ),
+]
+Alphas = Annotated[
+    list[Alpha],
+    Field(min_length=1, json_schema_extra={"must_be": 'a list of at least one init scale, such as ["0.1", "1e-32"]'}),
+]
+Seeds = Annotated[
+    list[Seed], Field(min_length=1, json_schema_extra={"must_be": "a list of at least one seed, such as [0, 1, 2]"})
+]
+
+
+class Section(BaseModel):
+    """A part of the configuration; its keys are described by the strings below them."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)

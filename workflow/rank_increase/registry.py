@@ -1,0 +1,207 @@
+"""Models, sources, losses, optimizers, measures, claims and figures: each is registered where it is defined.
+
+    @register.model("vit")
+    class VisionTransformer: ...
+
+A study chooses by these names. They are found by reading source files, without importing them: to check a configuration
+or to plan jobs needs no torch. What a study imports is what it uses.
+
+The keyword-only parameters of what is registered are its options: their annotations (types of `rank_increase.options`),
+defaults and descriptions in the docstring make the keys that the configuration accepts. The other parameters are given
+by the workflow.
+"""
+
+import ast
+import importlib
+import importlib.util
+import re
+import sys
+import typing
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, create_model
+
+from rank_increase import options as option_types
+
+LIBRARY = Path(__file__).parent
+HOMES = {  # folders and modules in which each kind is defined
+    "model": "networks",
+    "source": "data/sources",
+    "loss": "training/losses.py",
+    "optimizer": "training/optimizers.py",
+    "measure": "probes/measures.py",
+    "claim": "evidence",
+    "figure": "../scripts/figures",
+}
+TYPES = {
+    name: value
+    for space in (vars(option_types), vars(typing), {t.__name__: t for t in (int, float, str, bool, list, dict, tuple)})
+    for name, value in space.items()
+    if not name.startswith("_")
+}
+
+
+class RegistryError(ValueError):
+    """A mistake in what is registered, or a name that is not; its text is one sentence."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something registered: its kind and name, the file and the definition, and the decorator's other arguments.
+
+    Attributes
+    ----------
+    kind, name : str
+    path : pathlib.Path
+        Of the source file.
+    definition : str
+        Name of the function or class in it.
+    details : dict
+        Keyword arguments of the decorator.
+    summary, description : str
+        First line and whole of the docstring.
+    parameters : dict of str to tuple
+        Option -> (annotation as written, default as written or None, description).
+    """
+
+    kind: str
+    name: str
+    path: Path
+    definition: str
+    details: dict
+    summary: str
+    description: str
+    parameters: dict
+
+    @property
+    def module(self):
+        """Name to import it by, such as rank_increase.networks.vit; None outside of the library."""
+        if not self.path.is_relative_to(LIBRARY):
+            return None
+        return ".".join(("rank_increase", *self.path.relative_to(LIBRARY).with_suffix("").parts))
+
+    def load(self):
+        """The function or class."""
+        return getattr(_import(self.path, self.module), self.definition)
+
+    def options(self):
+        """A pydantic model with a field for each option, in their order; fixed arguments of the decorator excluded."""
+        fields = {
+            name: (
+                eval(annotation, {"__builtins__": {}}, TYPES),  # names of types, out of our own source
+                Field(... if default is None else ast.literal_eval(default), description=description),
+            )
+            for name, (annotation, default, description) in self.parameters.items()
+            if name not in self.details
+        }
+        return create_model(f"{self.kind} {self.name}", __base__=option_types.Section, **fields)
+
+
+class _Register:
+    """Decorators, one for each kind: `register.model("vit")`. They return what they are given."""
+
+    def __getattr__(self, kind):
+        if kind not in HOMES:
+            raise AttributeError(f"nothing is registered as {kind}")
+        return lambda name, **details: lambda defined: defined
+
+
+register = _Register()
+
+
+@cache
+def registered(kind, extensions=()):
+    """What is registered as this kind, in the library and in files of the user's: a dict name -> `Entry`.
+
+    Parameters
+    ----------
+    kind : str
+        A key of `HOMES`.
+    extensions : tuple of str
+        Further Python files.
+
+    Raises
+    ------
+    RegistryError
+        If a name is registered twice, or a file cannot be read.
+    """
+    home, found = (LIBRARY / HOMES[kind]).resolve(), {}
+    paths = sorted(home.glob("*.py")) if home.is_dir() else [home]
+    for path in [*paths, *(Path(name).resolve() for name in extensions)]:
+        for entry in _entries(path):
+            if entry.kind != kind:
+                continue
+            if entry.name in found:
+                raise RegistryError(f"{path} registers the {kind} {entry.name!r}, as {found[entry.name].path} does.")
+            found[entry.name] = entry
+    return found
+
+
+def find(kind, name, extensions=()):
+    """The `Entry` of this name.
+
+    Raises
+    ------
+    RegistryError
+        If nothing of this kind has the name.
+    """
+    known = registered(kind, extensions)
+    if name not in known:
+        raise RegistryError(f"{name!r} is no {kind}; known are {', '.join(known)}.")
+    return known[name]
+
+
+@cache
+def _entries(path):
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RegistryError(f"{path} cannot be read as Python: {error}.") from error
+    entries = []
+    for node in tree.body:
+        for decorator in getattr(node, "decorator_list", ()):
+            match decorator:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="register"), attr=kind), args=[ast.Constant(name)]):
+                    details = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
+                    text = ast.get_docstring(node) or ""
+                    entries.append(
+                        Entry(kind, name, path, node.name, details, text.split("\n")[0], text, _parameters(node, text))
+                    )
+    return entries
+
+
+def _parameters(node, text):
+    """Keyword-only parameters of a function, or of the `__init__` of a class."""
+    if isinstance(node, ast.ClassDef):
+        node = next((part for part in node.body if getattr(part, "name", "") == "__init__"), None)
+        if node is None:
+            return {}
+    found = {}
+    for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        if argument.annotation is None:
+            raise RegistryError(f"{node.name}: the option `{argument.arg}` has no type.")
+        found[argument.arg] = (
+            ast.unparse(argument.annotation),
+            default and ast.unparse(default),
+            _described(text, argument.arg),
+        )
+    return found
+
+
+def _described(text, name):
+    """What a numpy docstring says of a parameter, on one line."""
+    match = re.search(rf"(?m)^(?:\w+, )*{name}(?:, \w+)* :[^\n]*\n((?:    .*\n?|\n(?=    ))*)", text)
+    return " ".join(match[1].split()) if match else ""
+
+
+def _import(path, module):
+    if module:
+        return importlib.import_module(module)
+    name = f"rank_increase_extension_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]

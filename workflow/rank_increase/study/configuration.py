@@ -1,0 +1,542 @@
+"""The configuration of a study: its sections as types, its mistakes as sentences, and the runs that it asks for.
+
+Config files, the JSON schema and config/README.md follow from the types below and from what is registered.
+"""
+
+from difflib import get_close_matches
+from functools import cache
+from typing import Annotated, Literal, Union
+
+from pydantic import BeforeValidator, Field, ValidationError, create_model
+
+from rank_increase.notation import log_alpha
+from rank_increase.options import (
+    Alpha,
+    Alphas,
+    Count,
+    Name,
+    Path,
+    Points,
+    Positive,
+    Section,
+    Seed,
+    Seeds,
+    Share,
+    Size,
+    Text,
+)
+from rank_increase.registry import RegistryError, registered
+from rank_increase.training.recipe import Recipe
+
+MIN_LOG_ALPHA = log_alpha("1e-150")  # below, alpha^2 is no float64
+LOG_SCALES = log_alpha("1e-15"), log_alpha("1e15")  # of a network, whose float32 squares and more must hold
+RESERVED = ("published", "benchmarks")  # folders under results/ that no study may write to
+MAX_BYTES = 1e12  # of one array: no machine holds more
+
+
+class ConfigError(ValueError):
+    """A user's mistake; its text is one sentence for each, which say what to change."""
+
+
+class Variant(Section):
+    """A variant of the toy experiment."""
+
+    weights: Literal["diagonal", "full"]
+    """The student's: diagonal or full."""
+    teacher: Literal["diagonal", "dense"] = "diagonal"
+    """diagonal (spread singular values) or dense (crowded ones)."""
+    method: Literal["flow", "gd", "sgd"] = "flow"
+    """flow (gradient flow), gd (full-batch gradient descent) or sgd."""
+
+
+class ToyRuns(Section):
+    """Runs of the toy model: every alpha with every seed."""
+
+    variant: Name = "diagonal"
+    """A name under `toy.variants`."""
+    alphas: Alphas
+    """Init scales, below 1. Paper: 0.1 to 1e-32."""
+    seeds: Seeds = [0]
+    """Each draws a problem: data, teacher and initial weights."""
+
+
+VARIANTS = {
+    "diagonal": Variant(weights="diagonal"),
+    "full": Variant(weights="full"),
+    "full_dense": Variant(weights="full", teacher="dense"),
+    "diagonal_gd": Variant(weights="diagonal", method="gd"),
+    "diagonal_sgd": Variant(weights="diagonal", method="sgd"),
+}
+
+
+class Toy(Section):
+    """The toy model: one attention head taught by another (paper, eq. 1, section 5 and Appendix A)."""
+
+    samples: Count = 1000
+    """Random sequences (paper: 1000)."""
+    tokens: Count = 10
+    """Tokens in each (paper: 10)."""
+    dim: Count = 50
+    """Their dimension (paper: 50)."""
+    teacher_std_KQ: Positive = 0.6
+    """Standard deviation of the teacher's W_K and W_Q entries. The paper does not say."""
+    teacher_std_VO: Positive = 0.8
+    """Standard deviation of the teacher's W_V and W_O entries. The paper does not say."""
+    headline_seed: Seed | None = None
+    """The problem that figures show; null: the first seed of the first line of `runs`."""
+    max_time: Positive = 1000
+    """Training time, in units of ln(1/alpha) (paper: 1000)."""
+    points: Points = 501
+    """Recorded moments of a run."""
+    activation_weight: Positive = 0.1
+    """A coordinate is active once the larger of its two weights is above this."""
+    flow_rtol: Positive = 1.0e-10
+    """Relative error bound of the flow of diagonal weights, of the conserved coordinate s."""
+    flow_atol: Annotated[
+        float, Field(gt=0, le=1e-5, json_schema_extra={"must_be": "a positive number up to 1.0e-5: above, stages are missed"})
+    ] = 1.0e-6
+    """Absolute error bound of the same."""
+    full_flow_rtol: Positive = 1.0e-4
+    """Relative error bound of the flow of full weights."""
+    full_flow_atol: Positive = 1.0e-4
+    """Absolute error bound of the same, in units of alpha."""
+    step: Positive = 0.45
+    """Learning rate of GD and SGD. The paper does not say; the ticks of its Figure 9 imply about 0.45."""
+    batch_size: Count = 100
+    """Samples in a minibatch of SGD."""
+    variants: dict[Name, Variant] = VARIANTS
+    """Named variants of the experiment."""
+    runs: Annotated[list[ToyRuns], Field(min_length=1)]
+    """Which to run."""
+
+
+class Plateaus(Section):
+    """Assumption 4.3: perturbations at random moments."""
+
+    runs: Count = 5
+    """How many moments (paper: 5)."""
+    std: Positive = 0.05
+    """Standard deviation of the noise (paper: 0.05)."""
+    follow: Positive = 6.1
+    """How long to follow, in units of ln(1/alpha): 1000 epochs of the paper, at a step of 0.45 and alpha = 1e-32."""
+
+
+class Activations(Section):
+    """Assumption 4.4: perturbations where a weight becomes nonnegligible, followed until the next one does."""
+
+    runs: Count = 5
+    """How many moments (paper: 5)."""
+    std: Positive = 0.01
+    """Standard deviation of the noise (paper: 0.01)."""
+
+
+class Assumptions(Section):
+    """Perturbation runs on diagonal weights (paper, Appendix A, Figures 9 and 10)."""
+
+    alpha: Alpha = "1e-32"
+    """Init scale of the perturbed trajectory (paper: 1e-32)."""
+    seeds: Seeds
+    """Problems whose trajectory is perturbed."""
+    threshold: Positive = 1.0e-5
+    """Weights above this are perturbed, and an activation is a weight that passes it (paper: tau = 1e-5)."""
+    points: Points = 201
+    """Recorded moments of each run."""
+    plateaus: Plateaus = Plateaus()
+    """Assumption 4.3."""
+    activations: Activations = Activations()
+    """Assumption 4.4."""
+
+
+class Hardware(Section):
+    """What a run asks of the machine; its results do not depend on it, but for rounding."""
+
+    gpu: Size = 0
+    """GPUs to ask SLURM for, each with a process of its own; 0 for a run on the CPU."""
+    processes: Count = 1
+    """Processes of a run on the CPU, which share the threads."""
+    threads: Count = 1
+    """CPU cores. Small models do best with 1, and as many runs side by side as there are cores."""
+    mem_mb: Count = 3000
+    """Memory, in MB."""
+    runtime: Count = 240
+    """Minutes after which SLURM ends the job; the next attempt, which is given more, resumes it."""
+    pass_size: Size = 0
+    """Samples that a device takes at once; a batch is made of as many passes as it needs. 0: no limit."""
+
+
+class NetworkRuns(Section):
+    """Runs of a network: every init scale with every seed."""
+
+    alphas: Alphas
+    """Init scales: factors on the initial values of all layers but the token embedding; "1" is the default."""
+    seeds: Seeds = [0]
+    """Of the initial weights and of the order of the samples."""
+
+
+class Network(Section):
+    """A model on a dataset with a recipe."""
+
+    label: Text | None = None
+    """What figures and pages call it; null: its name."""
+    dataset: Name
+    """A name under `datasets`."""
+    model: dict
+    """The model, by `family` and its options."""
+    recipe: Recipe
+    """How it is trained."""
+    hardware: Hardware = Hardware()
+    """What a run asks of the machine."""
+    runs: Annotated[list[NetworkRuns], Field(min_length=1)]
+    """Which to run."""
+
+
+class Rate(Section):
+    """What a device computes."""
+
+    peak_tflops: Positive
+    """Matrix products, in 10^12 floating point operations a second."""
+    utilisation: Share
+    """The share of it that training comes to."""
+
+
+class Images(Section):
+    """Size of a dataset that is not packed yet."""
+
+    train: Count
+    """Samples to train on."""
+    test: Count
+    """Samples to test on."""
+    shape: list[Count]
+    """Of a sample: height, width and channels of an image."""
+    classes: Count
+    """Of a label."""
+
+
+class Plan(Section):
+    """What `make plan` assumes. No result depends on it."""
+
+    gpu: Rate = Rate(peak_tflops=989.0, utilisation=0.4)
+    """One GPU in bf16: 312 (A100), 989 (H100, H200) TFLOP/s."""
+    cpu: Rate = Rate(peak_tflops=0.06, utilisation=0.4)
+    """One CPU core of a server or laptop in float32: 0.05 to 0.15 TFLOP/s."""
+    datasets: dict[Name, Images] = {}
+    """Datasets that are not packed yet, by name."""
+
+
+class Study(Section):
+    """A study: what to run, what to draw, and under which name."""
+
+    study: Name
+    """Name of the study: results go to results/<study>/."""
+    extensions: list[Path] = []
+    """Python files that register further models, sources, losses, optimizers, measures, claims or figures."""
+    data_dir: Path | None = None
+    """Folder of the packed datasets; null: results/<study>/datasets. Studies may share it, and it may be read-only."""
+    scratch_dir: Path | None = None
+    """Folder for the state of runs while they train; null: results/<study>/scratch. "~" and variables are those of the
+    machine that trains. All machines should see it: a run resumes only where it does."""
+    checkpoint_minutes: Positive = 5.0
+    """Minutes between two checkpoints of a run."""
+    toy: Toy | None = None
+    """The toy model."""
+    assumptions: Assumptions | None = None
+    """Perturbation runs of the toy model."""
+    datasets: dict[Name, dict] = {}
+    """Datasets by name, each with its `source` and that source's options."""
+    networks: dict[Name, Network] = {}
+    """Networks by name."""
+    plan: Plan = Plan()
+    """What `make plan` assumes."""
+    figures: dict = {}
+    """Figures: `dpi`, those to leave out, and options of each by its name."""
+
+
+def choice(kind, key, extensions):
+    """A type for one of what is registered as `kind`: a mapping with its name under `key`, and its options."""
+    types = [
+        create_model(name, __base__=entry.options(), **{key: (Literal[name], Field(description=entry.summary))})
+        for name, entry in registered(kind, extensions).items()
+    ]
+    if len(types) == 1:
+        types *= 2  # a union of one has no discriminator
+    spelled = BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+    return Annotated[Union[tuple(types)], Field(discriminator=key), spelled]  # noqa: UP007 - of a list
+
+
+@cache
+def study_type(extensions=()):
+    """The type `Study`, with what is registered in the library and in the files `extensions`."""
+    recipe = create_model(
+        "Recipe",
+        __base__=Recipe,
+        __doc__=Recipe.__doc__,
+        **{
+            name: (choice(name, "name", extensions), Field(Recipe.model_fields[name].default, validate_default=True))
+            for name in ("loss", "optimizer")
+        },
+    )
+    network = create_model(
+        "Network", __base__=Network, model=(choice("model", "family", extensions), ...), recipe=(recipe, ...)
+    )
+    figures = create_model(
+        "Figures",
+        __base__=Section,
+        dpi=(Count, Field(150, description="Resolution of the PNG files, in dots per inch.")),
+        without=(list[Name], Field([], description="Figures that are not to be drawn.")),
+        **{
+            name: (entry.options() | None, Field(None, description=entry.summary))
+            for name, entry in registered("figure", extensions).items()
+        },
+    )
+    return create_model(
+        "Study",
+        __base__=Study,
+        __doc__=Study.__doc__,
+        datasets=(dict[Name, choice("source", "source", extensions)], Field({}, description="Datasets by name.")),
+        networks=(dict[Name, network], Field({}, description="Networks by name.")),
+        figures=(figures, Field(figures(), description="Figures: resolution, those to leave out, and options of each by its name.")),
+    )
+
+
+def read_study(config):
+    """The configuration as a checked object of type `study_type`, defaults filled in.
+
+    Parameters
+    ----------
+    config : dict
+
+    Raises
+    ------
+    ConfigError
+        With a sentence for every mistake.
+    """
+    extensions = config.get("extensions") or []
+    try:
+        checked = study_type(tuple(extensions) if isinstance(extensions, list) else ()).model_validate(config)
+    except RegistryError as error:
+        raise ConfigError(f"config: {error}") from error
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(error, config))) from error
+    if mistakes := list(_inconsistencies(checked)):
+        raise ConfigError("\n".join(f"config: {mistake}" for mistake in mistakes))
+    return checked
+
+
+def _sentences(error, config):
+    """A sentence for every mistake that pydantic has found."""
+    known, schema = [], None
+    for mistake in error.errors():
+        schema = schema or study_type(tuple(config.get("extensions") or ())).model_json_schema()
+        place, node = _locate(schema, mistake["loc"], config)
+        where = f"`{place}`" if place else "the configuration"
+        match mistake["type"]:
+            case "extra_forbidden":
+                above, _, key = place.rpartition(".")
+                known = list(_locate(schema, mistake["loc"][:-1], config)[1].get("properties", ()))
+                yield f"config: unknown key `{place}`; {_hint(key, known)}"
+            case "missing":
+                yield f"config: the key {where} is missing."
+            case "union_tag_not_found":
+                yield f"config: the key `{place}.{mistake['ctx']['discriminator'].strip(chr(39))}` is missing."
+            case "union_tag_invalid":
+                key, tag = mistake["ctx"]["discriminator"].strip("'"), mistake["ctx"]["tag"]
+                names = [name.strip(" '") for name in mistake["ctx"]["expected_tags"].split(",")]
+                yield f"config: `{place}.{key}` is {tag!r}; {_hint(tag, list(dict.fromkeys(names)))}"
+            case "string_pattern_mismatch" | "string_too_long" if mistake["loc"][-1:] == ("[key]",):
+                yield f"config: the name {mistake['input']!r} in {where} must be {_words(node)}."
+            case _:
+                said = mistake["msg"][0].lower() + mistake["msg"][1:]
+                words = _words(node) or said.removeprefix("input should be ")
+                yield f"config: {where} is {mistake['input']!r}, but must be {words}."
+
+
+def _words(node):
+    return node.get("must_be") or ("a section with keys of its own" if "properties" in node else "")
+
+
+def _hint(key, known):
+    guess = get_close_matches(str(key), known, n=1)
+    return f"did you mean `{guess[0]}`?" if guess else f"known here: {', '.join(known)}."
+
+
+def _locate(schema, location, config):
+    """Where a mistake is, as the config file has it, and the part of the JSON schema that it violates."""
+    node, place, value, above = schema, "", config, (schema, "")
+    for step in location:
+        node = _resolved(schema, node)
+        if isinstance(step, int):
+            place, node, value = f"{place}[{step}]", node.get("items", {}), _part(value, step)
+        elif step == "[key]":
+            node, place = above[0].get("propertyNames", {}), above[1]
+        elif step in node.get("properties", {}) or isinstance(value, dict) and step in value:
+            above = node, place
+            of_any = next(iter(node.get("patternProperties", {}).values()), {})
+            node = node.get("properties", {}).get(step, of_any)
+            place, value = f"{place}.{step}" if place else str(step), _part(value, step)
+        elif value == step or isinstance(value, dict) and step in value.values():  # the name that was chosen
+            node = {"$ref": node["discriminator"]["mapping"][step]} if "discriminator" in node else node
+        else:
+            place = f"{place}.{step}" if place else str(step)
+    return place, _resolved(schema, node)
+
+
+def _resolved(schema, node):
+    """A part of the schema with what it refers to in its place; of "this or null", this."""
+    while True:
+        if reference := node.get("$ref"):
+            node = {**schema["$defs"][reference.rpartition("/")[2]], **{k: v for k, v in node.items() if k != "$ref"}}
+        elif others := [part for part in node.get("anyOf", ()) if part.get("type") != "null"]:
+            node = others[0]
+        else:
+            return node
+
+
+def _part(value, step):
+    try:
+        return value[step]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def _inconsistencies(study):
+    """Mistakes that no single key shows, as sentences without "config: "."""
+    if study.study in RESERVED:
+        yield f"`study` is {study.study!r}, a folder of results/ that is not a study's: choose another name."
+    for kind in ("toy", "network"):
+        yield from _repeated_alphas(study, kind)
+    if study.toy:
+        yield from _toy_mistakes(study)
+    if study.assumptions:
+        yield from _assumption_mistakes(study)
+    for name, network in study.networks.items():
+        yield from _network_mistakes(study, name, network)
+    yield from _figure_mistakes(study)
+
+
+def _run_lines(study, kind):
+    """(place, line of runs) of the toy model or of networks."""
+    if kind == "toy":
+        yield from ((f"toy.runs[{n}]", line) for n, line in enumerate(study.toy.runs if study.toy else ()))
+    else:
+        for name, network in study.networks.items():
+            yield from ((f"networks.{name}.runs[{n}]", line) for n, line in enumerate(network.runs))
+
+
+def _repeated_alphas(study, kind):
+    for where, line in _run_lines(study, kind):
+        seen = {}
+        for alpha in line.alphas:
+            if (other := seen.setdefault(log_alpha(alpha), alpha)) is not alpha or line.alphas.count(alpha) > 1:
+                yield f"`{where}.alphas` has {other!r} and {alpha!r}, which are one number: keep one of them."
+                break
+        if len(set(line.seeds)) < len(line.seeds):
+            yield f"`{where}.seeds` has a seed twice: keep it once."
+
+
+def _toy_mistakes(study):
+    toy = study.toy
+    for number, line in enumerate(toy.runs):
+        where = f"toy.runs[{number}]"
+        if line.variant not in toy.variants:
+            yield f"`{where}.variant` is {line.variant!r}; {_hint(line.variant, list(toy.variants))}"
+            continue
+        variant = toy.variants[line.variant]
+        in_weights = variant.method != "flow" or variant.weights == "full"
+        for alpha in line.alphas:
+            if log_alpha(alpha) >= 0:
+                yield f"`{where}.alphas` has {alpha!r}, but must be below 1: times are in units of ln(1/alpha)."
+            if in_weights and log_alpha(alpha) < MIN_LOG_ALPHA:
+                yield (
+                    f"`{where}` has alpha {alpha!r}, too small for variant {line.variant!r}: products of its weights"
+                    " would be zero; only the flow of diagonal weights goes below 1e-150."
+                )
+    if toy.batch_size > toy.samples:
+        yield "`toy.batch_size` must not be larger than `toy.samples`."
+    size = 8 * max(toy.samples * toy.tokens * max(toy.dim, toy.tokens), toy.dim**2)
+    if size > MAX_BYTES:
+        yield (
+            f"`toy` has samples, tokens and dim of {toy.samples}, {toy.tokens} and {toy.dim}: one array would take"
+            f" {size / 1e9:.3g} GB of memory; make them smaller."
+        )
+
+
+def _assumption_mistakes(study):
+    if not study.toy:
+        yield "`assumptions` perturbs the toy model: it needs a section `toy`."
+        return
+    if log_alpha(study.assumptions.alpha) >= 0:
+        yield f"`assumptions.alpha` is {study.assumptions.alpha!r}, but must be below 1."
+
+
+def _network_mistakes(study, name, network):
+    where = f"networks.{name}"
+    if network.dataset not in study.datasets:
+        yield f"`{where}.dataset` is {network.dataset!r}; {_hint(network.dataset, list(study.datasets))}"
+    if network.recipe.warmup_epochs >= network.recipe.epochs:
+        yield f"`{where}.recipe.warmup_epochs` must be less than its `epochs`."
+    for number, line in enumerate(network.runs):
+        for alpha in line.alphas:
+            if not LOG_SCALES[0] <= log_alpha(alpha) <= LOG_SCALES[1]:
+                yield f"`{where}.runs[{number}].alphas` has {alpha!r}, but must stay within 1e-15 and 1e15."
+
+
+def _figure_mistakes(study):
+    """Figures that show what the study does not run."""
+    figures = registered("figure", tuple(study.extensions))
+    for name in study.figures.without:
+        if name not in figures:
+            yield f"`figures.without` has {name!r}; {_hint(name, list(figures))}"
+    for name, entry in figures.items():
+        options = getattr(study.figures, name)
+        if options is None:
+            continue
+        of_toy = "networks" not in entry.details["tables"] and not set(entry.details["tables"]) & set(NETWORK_TABLES)
+        runs = toy_runs(study) if of_toy else network_runs(study)
+        for key, values in options.model_dump().items():
+            if key not in _SHOWN or values is None:
+                continue
+            found = {run.get(_SHOWN[key]) for run in runs}
+            for value in values if isinstance(values, list) else [values]:
+                if value not in found:
+                    where = "toy.runs" if of_toy else "networks"
+                    yield (
+                        f"`figures.{name}.{key}` shows {value!r}, which `{where}` does not have: add it there, or show"
+                        " another."
+                    )
+
+
+NETWORK_TABLES = ("metrics", "spectra", "measures")
+_SHOWN = {  # options of figures that name runs -> what of a run they name
+    "alpha": "alpha",
+    "alphas": "alpha",
+    "seed": "seed",
+    "seeds": "seed",
+    "variant": "variant",
+    "network": "network",
+    "networks": "network",
+}
+
+
+def toy_runs(study):
+    """The toy runs of a study, each a dict with `variant`, `alpha`, `seed`; none twice."""
+    lines = study.toy.runs if study.toy else ()
+    runs = {(line.variant, alpha, seed): None for line in lines for alpha in line.alphas for seed in line.seeds}
+    return [dict(zip(("variant", "alpha", "seed"), run, strict=True)) for run in runs]
+
+
+def network_runs(study):
+    """The runs of networks of a study, each a dict with `network`, `alpha`, `seed`; none twice."""
+    runs = {
+        (name, alpha, seed): None
+        for name, network in study.networks.items()
+        for line in network.runs
+        for alpha in line.alphas
+        for seed in line.seeds
+    }
+    return [dict(zip(("network", "alpha", "seed"), run, strict=True)) for run in runs]
+
+
+def headline_seed(study):
+    """The problem of the toy model that figures show."""
+    seed = study.toy.headline_seed
+    return study.toy.runs[0].seeds[0] if seed is None else seed
