@@ -1,0 +1,90 @@
+"""Multi-head attention with its four matrices kept apart, shared by the models.
+
+nn.Linear computes x @ weight.T, the paper x @ W: a stored weight is the transpose of the paper's matrix. Only
+`Attention.weights` knows this; what it returns is in the paper's orientation.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rank_increase.notation import WEIGHTS
+
+
+class Product(NamedTuple):
+    """A product A B^T of two weights that is to be watched, by the names that a model's `weights` has for them.
+
+    Factors have shape (heads, dim, dim_head), in the paper's orientation.
+    """
+
+    name: str
+    layer: int
+    A: str
+    B: str
+
+
+class Attention(nn.Module):
+    """Multi-head softmax attention, its matrices without biases, as in eq. (1) of the paper."""
+
+    def __init__(self, dim, heads, dim_head):
+        super().__init__()
+        self.heads = heads
+        self.W_K = nn.Linear(dim, heads * dim_head, bias=False)
+        self.W_Q = nn.Linear(dim, heads * dim_head, bias=False)
+        self.W_V = nn.Linear(dim, heads * dim_head, bias=False)
+        self.W_O = nn.Linear(heads * dim_head, dim, bias=False)
+
+    def forward(self, x, first_only=False):
+        """Output of shape (batch, tokens, dim), or (batch, 1, dim) for the first token's query alone."""
+        if first_only:
+            q = self.W_Q(x[:, :1])
+            k, v = F.linear(x, torch.cat([self.W_K.weight, self.W_V.weight])).chunk(2, dim=-1)
+        else:  # one product of three times the width is faster than three
+            weight = torch.cat([self.W_Q.weight, self.W_K.weight, self.W_V.weight])
+            q, k, v = F.linear(x, weight).chunk(3, dim=-1)
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v)
+        )  # (B, heads, T, dim_head)
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.W_O(out.transpose(1, 2).flatten(2))
+
+    def weights(self):
+        """W_K, W_Q, W_V, W_O as the paper writes them: a dict of float32 CPU tensors of shape (heads, dim, dim_head).
+
+        They belong to the forward pass by x W_Q W_K^T x^T / sqrt(dim_head) for the attention logits of a head, and by
+        x W_V W_O^T for what it adds to the tokens that attend to x.
+        """
+        found = {}
+        for name in WEIGHTS:
+            weight = getattr(self, name).weight.detach().float().cpu()
+            # K, Q, V: (heads * dim_head, dim), heads in rows. O: (dim, heads * dim_head), heads in columns.
+            weight = weight if name == "W_O" else weight.T
+            by_head = weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
+            found[name] = by_head.clone(memory_format=torch.contiguous_format)
+        return found
+
+
+def attention_weights(layers):
+    """Weights of the attention of several layers by name, such as layer_0.W_K: a dict of tensors (`Attention.weights`)."""
+    return {f"layer_{n}.{name}": weight for n, layer in enumerate(layers) for name, weight in layer.weights().items()}
+
+
+def attention_products(layers):
+    """The products W_K W_Q^T (KQ) and W_V W_O^T (VO) of as many layers: a list of `Product`."""
+    return [
+        Product(name, layer, *(f"layer_{layer}.W_{letter}" for letter in name))
+        for layer in range(layers)
+        for name in ("KQ", "VO")
+    ]
+
+
+@torch.no_grad()
+def scale_linear_layers(modules, scale):
+    """Multiply weights and biases of the linear layers among `modules`, and in them, by `scale`, in place."""
+    for module in modules:
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear):
+                for parameter in layer.parameters():
+                    parameter *= scale

@@ -1,0 +1,67 @@
+"""
+Networks (paper, section 5 and Appendix B): their datasets, packed, and their training.
+
+Inputs: the configuration under `datasets` and `networks`. Outputs: results/{study}/datasets/, or the folder `data_dir`,
+and results/{study}/networks/.
+"""
+
+
+rule prepare_dataset:
+    """Samples and labels of a dataset, and a manifest of where they come from."""
+    output:
+        manifest=f"{DATASETS}/{{dataset}}/manifest.json",
+        arrays=[f"{DATASETS}/{{dataset}}/{name}.npy" for name in PACKED_ARRAYS],
+    log:
+        "<logs>/prepare_dataset/{dataset}.log",
+    benchmark:
+        "<benchmarks>/prepare_dataset/{dataset}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 16
+    resources:
+        mem_mb=4000,
+        runtime=720,
+    params:
+        source=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
+        extensions=EXTENSIONS,
+        downloads=f"{DATASETS}/.downloads",
+        code=source_digest,
+    message:
+        "Dataset {wildcards.dataset}"
+    script:
+        "../scripts/networks/prepare_dataset.py"
+
+
+rule train_network:
+    """One training run: metrics of every epoch, and weights at some steps."""
+    input:
+        dataset=packed_files,
+    output:
+        metrics="<results>/networks/{network}/alpha_{alpha}/seed_{seed}/metrics.parquet",
+        snapshots=directory("<results>/networks/{network}/alpha_{alpha}/seed_{seed}/snapshots"),
+    log:
+        "<logs>/train_network/{network}_alpha_{alpha}_seed_{seed}.log",
+    benchmark:
+        "<benchmarks>/train_network/{network}_alpha_{alpha}_seed_{seed}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: hardware("threads")
+    resources:
+        mem_mb=hardware("mem_mb"),
+        runtime=lambda wildcards, attempt: attempt * STUDY.networks[wildcards.network].hardware.runtime,
+        gpu=hardware("gpu"),
+        processes=hardware("processes"),
+        # Not params: a change of what the results do not depend on would train anew.
+        pass_size=hardware("pass_size"),
+        checkpoint_minutes=STUDY.checkpoint_minutes,
+        # Not an output: Snakemake deletes the outputs of a job that failed, and this is what the next attempt needs.
+        scratch_dir=SCRATCH,
+    params:
+        model=lambda wildcards: STUDY.networks[wildcards.network].model.model_dump(),
+        recipe=lambda wildcards: STUDY.networks[wildcards.network].recipe.model_dump(),
+        extensions=EXTENSIONS,
+        code=training_digest,
+    message:
+        "Network {wildcards.network}, init scale {wildcards.alpha}, seed {wildcards.seed}"
+    script:
+        "../scripts/networks/train_network.py"

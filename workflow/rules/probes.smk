@@ -1,0 +1,88 @@
+"""
+What is measured of networks: singular values of their products, and rank measures of these.
+
+Inputs: snapshots of the weights. Outputs: results/{study}/networks/ and, a file for each network, tables/.
+"""
+
+
+localrules:
+    measure_spectra,
+    collect_network_table,
+
+
+rule networks:
+    """The runs of networks and their spectra."""
+    input:
+        [path for table in NETWORK_TABLES for path in table_files(table)],
+
+
+rule compute_spectra:
+    """Singular values of every product of a network: initial, trained, of the change, and of random changes."""
+    input:
+        snapshots="<results>/networks/{network}/alpha_{alpha}/seed_{seed}/snapshots",
+    output:
+        spectra="<results>/networks/{network}/alpha_{alpha}/seed_{seed}/spectra.parquet",
+    log:
+        "<logs>/compute_spectra/{network}_alpha_{alpha}_seed_{seed}.log",
+    benchmark:
+        "<benchmarks>/compute_spectra/{network}_alpha_{alpha}_seed_{seed}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=library_digest("probes/compute_spectra"),
+    message:
+        "Spectra: {wildcards.network}, init scale {wildcards.alpha}, seed {wildcards.seed}"
+    script:
+        "../scripts/probes/compute_spectra.py"
+
+
+rule collect_network_table:
+    """All runs of a network in one table; the folder of a table has a file for each network."""
+    input:
+        run_parts,
+    output:
+        table="<results>/tables/{table}/{network}.parquet",
+    log:
+        "<logs>/collect_table/{table}_{network}.log",
+    benchmark:
+        "<benchmarks>/collect_table/{table}_{network}.tsv"
+    wildcard_constraints:
+        table="metrics|spectra",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=10,
+    params:
+        code=library_digest("probes/collect_table"),
+    message:
+        "Table of all runs of {wildcards.network}: {wildcards.table}"
+    script:
+        "../scripts/probes/collect_table.py"
+
+
+rule measure_spectra:
+    """Rank measures and norms, from the singular values of all runs of a network."""
+    input:
+        spectra="<results>/tables/spectra/{network}.parquet",
+    output:
+        measures="<results>/tables/measures/{network}.parquet",
+    log:
+        "<logs>/measure_spectra/{network}.log",
+    benchmark:
+        "<benchmarks>/measure_spectra/{network}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        extensions=EXTENSIONS,
+        code=all_digest("probes/measure_spectra", "measure"),
+    message:
+        "Rank measures: {wildcards.network}"
+    script:
+        "../scripts/probes/measure_spectra.py"
