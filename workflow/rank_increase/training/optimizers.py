@@ -1,6 +1,57 @@
+"""What training moves weights by. An optimizer takes the parameters and the learning rate, and is torch's own."""
+
+import torch
+
+from rank_increase.options import NotNegative, Positive, Share
+from rank_increase.registry import register
+
+
 @register.optimizer("adam")
-def adam(p):
-    """Adam"""
+def adam(parameters, learning_rate, *, beta1: Share = 0.9, beta2: Share = 0.999, eps: Positive = 1e-8):
+    """Adam, without weight decay (paper, Appendix B).
+
+    Parameters
+    ----------
+    beta1, beta2 : float
+        Decay of the running means of the gradient and of its square.
+    eps : float
+        Added to the root of the second. With 1e-8, the first steps are signs of the gradient.
+    """
+    return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, beta2), eps=eps, fused=True)
+
+
+@register.optimizer("adamw")
+def adamw(
+    parameters,
+    learning_rate,
+    *,
+    weight_decay: NotNegative,
+    beta1: Share = 0.9,
+    beta2: Share = 0.999,
+    eps: Positive = 1e-8,
+):
+    """Adam with decoupled weight decay.
+
+    Parameters
+    ----------
+    weight_decay : float
+        Weights shrink by this times the learning rate in each step.
+    beta1, beta2, eps : float
+        As of Adam.
+    """
+    decay = {"weight_decay": weight_decay, "fused": True}
+    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(beta1, beta2), eps=eps, **decay)
+
+
 @register.optimizer("sgd")
-def sgd(p, *, momentum: NotNegative = 0.0):
-    """SGD"""
+def sgd(parameters, learning_rate, *, momentum: NotNegative = 0.0, weight_decay: NotNegative = 0.0):
+    """Stochastic gradient descent.
+
+    Parameters
+    ----------
+    momentum : float
+        Of heavy-ball momentum, below 1.
+    weight_decay : float
+        Added to the gradient, times the weights.
+    """
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
