@@ -1,175 +1,129 @@
-"""Checks of the configuration and the functions that rules use; the only Python of the workflow's rules."""
+"""The study, checked, and the functions of wildcards that rules share."""
 
 import os
 import sys
-from glob import glob
 
-sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
-from rank_increase.configuration import (
+sys.path.insert(0, str(workflow.current_basedir.join("..")))
+from rank_increase.registry import find, registered
+from rank_increase.study.configuration import (
+    NETWORK_TABLES,
+    TOY_TABLES,
     ConfigError,
-    check_config,
     check_folder,
-    folder_digest,
-    library_digest,
+    drawn_figures,
+    figure_options,
+    headline_seed,
+    made_tables,
+    network_runs,
+    read_study,
+    shown_networks,
     toy_runs,
-    vit_runs,
 )
-from rank_increase.failures import describe_failures
+from rank_increase.study.digest import folder_digest, library_digest
+from rank_increase.study.failures import describe_failures
+from rank_increase.study.status import outcome
 
 try:
-    check_config(config)
-    check_folder(f"results/{config['study']}")
+    STUDY = read_study(config)
+    check_folder(f"results/{STUDY.study}")
 except ConfigError as error:
-    sys.exit(str(error))  # one sentence, where an exception would come with places in this file
+    sys.exit(str(error))  # its sentences, where an exception would come with places in this file
 
-TOY_TABLES = ["trajectory", "events", "conservation", "stages", "theorem", "perturbations"]
-VIT_TABLES = ["metrics", "spectra", "baselines"]
+RESULTS = f"results/{STUDY.study}"
+DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
+SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
 PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
-RESULTS = f"results/{config['study']}"
-DATASETS = os.path.expanduser(config["data_dir"] or f"{RESULTS}/datasets")
-SCRATCH = f"{config['scratch_dir']}/{config['study']}" if config["scratch_dir"] else f"{RESULTS}/scratch"
-STUDY = {"config": config, "results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
-TOY_RUNS = toy_runs(config)
-VIT_RUNS = vit_runs(config)
+EXTENSIONS = tuple(os.path.abspath(path) for path in STUDY.extensions)
+TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
+TABLES = made_tables(STUDY)
+FIGURES = drawn_figures(STUDY, EXTENSIONS)
+NETWORK_LABELS = {name: network.label or name for name, network in STUDY.networks.items()}
+FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
+# What a run's results do not depend on: an edit there must not train for days.
+NOT_TRAINING = ["jobs", "tables", "study.slurm", "study.status", "training.ownership"]
 
 
-def toy_files(pattern, structure=None):
-    """Paths of `pattern`, with {structure}, {alpha}, {seed}, for every toy run, or for those of one structure."""
-    runs = [run for run in TOY_RUNS if structure in (None, run["structure"])]
-    return sorted({pattern.format(**run) for run in runs})
+def table_files(table, networks=None):
+    """Files of a table of the study: one; or one for each network, or for each of those named. None if there is none."""
+    if table in NETWORK_TABLES:
+        return [f"{RESULTS}/tables/{table}/{name}.parquet" for name in networks or STUDY.networks]
+    return [f"{RESULTS}/tables/{table}.parquet"] if table in TABLES else []
 
 
-def run_stages(wildcards):
+def toy_parts(table):
+    """Tables of single toy runs, or problems, that make up a table of the study."""
+    if table == "perturbations":
+        places = [(name, seed) for name in ("plateaus", "activations") for seed in STUDY.assumptions.seeds]
+        return [f"{RESULTS}/assumptions/{name}/seed_{seed}/perturbations.parquet" for name, seed in places]
+    if table in ("stages", "theorem"):
+        seeds = sorted({run["seed"] for run in TOY_RUNS if run["variant"] == "diagonal"})
+        return [f"{RESULTS}/toy/diagonal/seed_{seed}/{table}.parquet" for seed in seeds]
+    pattern = f"{RESULTS}/toy/{{variant}}/alpha_{{alpha}}/seed_{{seed}}/{table}.parquet"
+    return sorted(pattern.format(**run) for run in TOY_RUNS)
+
+
+def toy_settings(*keys):
+    """These keys of `toy`, as params."""
+    return STUDY.toy.model_dump(include=set(keys)) if STUDY.toy else {}
+
+
+def stages_to_record(wildcards):
     """Stages of Algorithm 1, in the middle of which a flow with diagonal weights is recorded too; none for others."""
-    structure = config["toy"]["structures"][wildcards.structure]
-    compared = wildcards.structure == "diagonal" and structure["method"] == "flow"
+    compared = wildcards.variant == "diagonal" and STUDY.toy.variants["diagonal"].method == "flow"
     return [f"{RESULTS}/toy/diagonal/seed_{wildcards.seed}/stages.parquet"] if compared else []
 
 
-def run_alphas(wildcards):
-    """Init scales of the diagonal structure with this seed."""
-    return [run["alpha"] for run in TOY_RUNS if run["structure"] == "diagonal" and run["seed"] == int(wildcards.seed)]
+def diagonal_alphas(wildcards):
+    """Init scales of the variant "diagonal" with this seed."""
+    return [run["alpha"] for run in TOY_RUNS if run["variant"] == "diagonal" and run["seed"] == int(wildcards.seed)]
 
 
-def run_trajectories(wildcards):
-    """Trajectories of the diagonal structure with this seed, in the order of `run_alphas`."""
-    return [
-        f"{RESULTS}/toy/diagonal/alpha_{alpha}/seed_{wildcards.seed}/trajectory.parquet"
-        for alpha in run_alphas(wildcards)
+def diagonal_files(table):
+    """A function of the wildcards: tables of the runs with `diagonal_alphas`."""
+    return lambda wildcards: [
+        f"{RESULTS}/toy/diagonal/alpha_{alpha}/seed_{wildcards.seed}/{table}.parquet"
+        for alpha in diagonal_alphas(wildcards)
     ]
 
 
-def run_events(wildcards):
-    """Activations of the diagonal structure with this seed, in the order of `run_alphas`."""
-    return [path.replace("trajectory.parquet", "events.parquet") for path in run_trajectories(wildcards)]
-
-
-def run_method(wildcards):
-    """How this structure is trained: flow, gd or sgd."""
-    return config["toy"]["structures"][wildcards.structure]["method"]
-
-
-def run_structure(wildcards):
-    """Form of the student and of the teacher of this structure."""
-    structure = config["toy"]["structures"][wildcards.structure]
-    return {"weights": structure["weights"], "teacher": structure["teacher"]}
-
-
-def vit_files(pattern, dataset=None):
-    """Paths of `pattern`, with {dataset}, {alpha}, {seed}, for runs of vision transformers: all, or on one dataset."""
-    return sorted({pattern.format(**run) for run in VIT_RUNS if dataset in (None, run["dataset"])})
-
-
 def packed_files(wildcards):
-    """Arrays of a packed dataset."""
-    return [f"{DATASETS}/{wildcards.dataset}/{name}.npy" for name in PACKED_ARRAYS]
+    """The packed dataset of a network: its manifest and arrays."""
+    folder = f"{DATASETS}/{STUDY.networks[wildcards.network].dataset}"
+    return [f"{folder}/manifest.json", *(f"{folder}/{name}.npy" for name in PACKED_ARRAYS)]
 
 
-def dataset_source(wildcards):
-    """What the configuration says of where a dataset comes from."""
-    return config["datasets"][wildcards.dataset]
+def run_parts(wildcards):
+    """Tables of single runs that make up a table of a network."""
+    pattern = f"{RESULTS}/networks/{{network}}/alpha_{{alpha}}/seed_{{seed}}/{wildcards.table}.parquet"
+    return [pattern.format(**run) for run in NETWORK_RUNS if run["network"] == wildcards.network]
 
 
-def run_model(wildcards):
-    """Sizes of the model that is trained on this dataset."""
-    return config["vit"]["models"][wildcards.dataset]
+def hardware(key):
+    """A function of the wildcards: what a run of this network asks of the machine under this key."""
+    return lambda wildcards: getattr(STUDY.networks[wildcards.network].hardware, key)
 
 
-def run_training(wildcards):
-    """How a model is trained on this dataset, but for what its results do not depend on."""
-    return config["vit"]["training"][wildcards.dataset]
+def source_digest(wildcards):
+    """Digest of what packs a dataset: its source is chosen by name."""
+    source = find("source", STUDY.datasets[wildcards.dataset].source, EXTENSIONS)
+    return library_digest("networks/prepare_dataset", also=[source])
 
 
-def run_hardware(key):
-    """A function of the wildcards: what a run on this dataset asks of the machine under this key."""
-    return lambda wildcards: config["vit"]["hardware"][wildcards.dataset][key]
+def training_digest(wildcards):
+    """Digest of what trains a network: model, loss and optimizer are chosen by name."""
+    network = STUDY.networks[wildcards.network]
+    names = {"model": network.model.family, "loss": network.recipe.loss.name, "optimizer": network.recipe.optimizer.name}
+    chosen = [find(kind, name, EXTENSIONS) for kind, name in names.items()]
+    return library_digest("networks/train_network", also=chosen, without=NOT_TRAINING)
 
 
-def run_minutes(wildcards, attempt):
-    """Minutes that an attempt at a run on this dataset is given: each more than the one before."""
-    return attempt * config["vit"]["hardware"][wildcards.dataset]["runtime"]
+def all_digest(script, kind):
+    """Digest of a script that uses all that is registered as `kind`."""
+    return library_digest(script, also=list(registered(kind, EXTENSIONS).values()))
 
 
-def outcome():
-    """What to say at the end of a run: which figures there are, and the pages to read them with."""
-    folder = os.path.abspath(RESULTS)
-    figures = sorted(os.path.basename(path) for path in glob(f"{folder}/figures/*.png"))
-    said = [f"Figures in {folder}/figures: {', '.join(figures)}"] if figures else [f"Results in {folder}"]
-    pages = {"Claims": "claims.md", "Explorer, to be opened in a browser": "explorer.html"}
-    said += [f"{name}: {folder}/{page}" for name, page in pages.items() if os.path.exists(f"{folder}/{page}")]
-    return "\n".join(said)
-
-
-def table_parts(wildcards):
-    """Tables that make up a table of the study: of single toy runs, or of all runs on a dataset."""
-    patterns = {
-        "trajectory": "toy/{structure}/alpha_{alpha}/seed_{seed}/trajectory.parquet",
-        "events": "toy/{structure}/alpha_{alpha}/seed_{seed}/events.parquet",
-        "conservation": "toy/{structure}/alpha_{alpha}/seed_{seed}/conservation.parquet",
-        "stages": "toy/diagonal/seed_{seed}/stages.parquet",
-        "theorem": "toy/diagonal/seed_{seed}/theorem.parquet",
-    }
-    if wildcards.table == "perturbations":
-        seeds, assumptions = config["assumptions"]["seeds"], ("plateaus", "activations")
-        return [f"{RESULTS}/assumptions/{name}/seed_{s}/perturbations.parquet" for name in assumptions for s in seeds]
-    if wildcards.table in VIT_TABLES:
-        return [f"{RESULTS}/tables/{dataset}/{wildcards.table}.parquet" for dataset in trained_datasets()]
-    structure = None if wildcards.table in ("trajectory", "events", "conservation") else "diagonal"
-    return toy_files(f"{RESULTS}/{patterns[wildcards.table]}", structure)
-
-
-def dataset_table_parts(wildcards):
-    """Tables of single runs of vision transformers that make up a table of one dataset."""
-    pattern = f"{RESULTS}/vit/{{dataset}}/alpha_{{alpha}}/seed_{{seed}}/{wildcards.table}.parquet"
-    return vit_files(pattern, wildcards.dataset)
-
-
-def published_tables():
-    """Tables from which all else of a study can be made without training."""
-    of_datasets = [f"{dataset}/{table}" for dataset in trained_datasets() for table in VIT_TABLES]
-    return [f"{RESULTS}/tables/{table}.parquet" for table in [*TOY_TABLES, *of_datasets]]
-
-
-def figure_tables(figure, table):
-    """A function of the wildcards: tables of the datasets that a figure of vision transformers shows."""
-    return lambda wildcards: [f"{RESULTS}/tables/{dataset}/{table}.parquet" for dataset in shown_datasets(figure)]
-
-
-def figure_names(figure):
-    """A function of the wildcards: what a figure calls the datasets that it shows."""
-    names = config["figures"]["vit"]["names"]
-    return lambda wildcards: [names.get(dataset, dataset) for dataset in shown_datasets(figure)]
-
-
-def trained_datasets():
-    """Datasets that vision transformers are trained on, and what figures call them."""
-    names = config["figures"]["vit"]["names"]
-    return {run["dataset"]: names.get(run["dataset"], run["dataset"]) for run in VIT_RUNS}
-
-
-def shown_datasets(figure):
-    """Datasets that a figure of vision transformers shows."""
-    shown = config["figures"]["vit"]["datasets"]
-    if figure not in shown:
-        raise ConfigError(f"config: to draw {figure}, say under `figures.vit.datasets` which dataset it is to show.")
-    return shown[figure]
+def figure_tables(wildcards):
+    """Tables that a figure shows, by name."""
+    entry = FIGURES[wildcards.figure]
+    networks = shown_networks(STUDY, entry)
+    return {table: table_files(table, networks) for table in entry.details["tables"]}

@@ -1,23 +1,20 @@
 """
-Each claim of the paper as a number with a verdict; what is published.
+Claims as numbers with verdicts, and pages made from the tables: the explorer and the configuration.
 
-Inputs: the tables of the study and the thresholds under `claims`. Outputs: results/{study}/claims.parquet, pages of it, the
-page of the configuration that the report has beside it; and results/published/{study}/.
+Inputs: the tables of the study. Outputs: results/{study}/claims.*, explorer.html, configuration.html.
 """
 
 
 localrules:
     claims,
+    explorer,
     configuration,
-    publish,
 
 
 rule claims:
-    """Test every claim of the paper on the runs of the study."""
+    """Test every claim on the runs of the study."""
     input:
-        **{table: f"<results>/tables/{table}.parquet" for table in TOY_TABLES},
-        spectra="<results>/tables/spectra.parquet",
-        baselines="<results>/tables/baselines.parquet",
+        **{table: table_files(table) for table in TABLES},
     output:
         table="<results>/claims.parquet",
         markdown="<results>/claims.md",
@@ -25,7 +22,7 @@ rule claims:
             "<results>/claims.html",
             caption="../report/claims.rst",
             category="Claims",
-            labels={"page": "Claims of the paper"},
+            labels={"page": "Claims"},
         ),
     log:
         "<logs>/claims.log",
@@ -34,23 +31,45 @@ rule claims:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=4000,
         runtime=10,
     params:
-        study=config["study"],
-        thresholds=config["claims"],
-        toy={
-            "active": config["toy"]["activation_weight"] ** 2,
-            "max_time": config["toy"]["max_time"],
-            "movement": config["figures"]["plateau_movement"],
-            "speed": config["figures"]["plateau_movement"] / config["assumptions"]["plateaus"]["follow"],
-        },
-        vit={"alpha": config["figures"]["vit"]["alpha"], "names": trained_datasets()},
-        code=library_digest("check_claims"),
+        study=STUDY.model_dump(include={"study", "toy", "assumptions"}),
+        labels=NETWORK_LABELS,
+        extensions=EXTENSIONS,
+        code=all_digest("evidence/check_claims", "claim"),
     message:
-        "Claims of the paper"
+        "Claims"
     script:
-        "../scripts/check_claims.py"
+        "../scripts/evidence/check_claims.py"
+
+
+rule explorer:
+    """Networks through training, and the toy model beside its predicted limit, in one HTML file."""
+    input:
+        **{table: table_files(table) for table in ("trajectory", "losses", "stages", "spectra", "measures", "metrics")},
+        claims="<results>/claims.parquet",
+    output:
+        page="<results>/explorer.html",
+    log:
+        "<logs>/explorer.log",
+    benchmark:
+        "<benchmarks>/explorer.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        variants=STUDY.model_dump()["toy"]["variants"] if STUDY.toy else {},
+        names=NETWORK_LABELS,
+        problem=headline_seed(STUDY) if STUDY.toy else None,
+        template=folder_digest("explorer"),
+        code=library_digest("evidence/build_explorer"),
+    message:
+        "Explorer of the study"
+    script:
+        "../scripts/evidence/build_explorer.py"
 
 
 rule configuration:
@@ -72,35 +91,9 @@ rule configuration:
         mem_mb=500,
         runtime=5,
     params:
-        configuration=config,
-        code=library_digest("show_configuration"),
+        configuration=STUDY.model_dump(exclude_none=True),
+        code=library_digest("evidence/show_configuration"),
     message:
         "Configuration of the study"
     script:
-        "../scripts/show_configuration.py"
-
-
-rule publish:
-    """Copy what is to be published of the study to results/published/."""
-    input:
-        tables=published_tables(),
-        figures=[path for path in rules.figures.input if path.endswith(".png")],
-        pages=["<results>/claims.md", "<results>/explorer.html"],
-        claims="<results>/claims.parquet",
-    output:
-        manifest=f"results/published/{config['study']}/published.json",
-    log:
-        "<logs>/publish.log",
-    benchmark:
-        "<benchmarks>/publish.tsv"
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=3000,
-        runtime=10,
-    params:
-        code=library_digest("publish_study"),
-    message:
-        "Published results of the study {config[study]}"
-    script:
-        "../scripts/publish_study.py"
+        "../scripts/evidence/show_configuration.py"

@@ -1,14 +1,32 @@
 """
-How far a study has come, and room on the disk.
+The study as a whole: what it will cost, how far it has come, room on the disk, and what of it is published.
 
-Inputs: the files of the study, as far as there are any. Outputs: none but the log, so these always run.
+Inputs: the configuration, and the files of the study as far as there are any. Outputs: results/published/{study}/; of the
+others none but the log, so they always run.
 """
 
 
 localrules:
+    plan,
     status,
     clean_scratch,
     clean_snapshots,
+    publish,
+
+
+rule plan:
+    """Print jobs, hours and disk of the study; after a run, predicted against measured hours."""
+    log:
+        "<logs>/plan.log",
+    conda:
+        "../../envs/environment.yaml"
+    params:
+        study=config,
+        folders=FOLDERS,
+    message:
+        "Plan of the study {config[study]}"
+    script:
+        "../scripts/study/plan_study.py"
 
 
 rule status:
@@ -18,11 +36,12 @@ rule status:
     conda:
         "../../envs/environment.yaml"
     params:
-        study=STUDY,
+        study=config,
+        folders=FOLDERS,
     message:
         "Status of the study {config[study]}"
     script:
-        "../scripts/report_status.py"
+        "../scripts/study/report_status.py"
 
 
 rule clean_scratch:
@@ -32,24 +51,52 @@ rule clean_scratch:
     conda:
         "../../envs/environment.yaml"
     params:
-        study=STUDY,
+        study=config,
+        folders=FOLDERS,
         snapshots=False,
     message:
         "Deleting scratch of finished runs of the study {config[study]}"
     script:
-        "../scripts/clean_study.py"
+        "../scripts/study/clean_study.py"
 
 
 rule clean_snapshots:
-    """Delete that and the snapshots of runs whose spectra are there; a new measure would then train anew."""
+    """Delete that and the snapshots of runs whose spectra are there; a new probe would then train anew."""
     log:
         "<logs>/clean_snapshots.log",
     conda:
         "../../envs/environment.yaml"
     params:
-        study=STUDY,
+        study=config,
+        folders=FOLDERS,
         snapshots=True,
     message:
         "Deleting scratch and snapshots of finished runs of the study {config[study]}"
     script:
-        "../scripts/clean_study.py"
+        "../scripts/study/clean_study.py"
+
+
+rule publish:
+    """Copy what is to be published of the study to results/published/."""
+    input:
+        tables=[path for table in TABLES for path in table_files(table)],
+        figures=[f"<results>/figures/{figure}.png" for figure in FIGURES],
+        pages=["<results>/claims.md", "<results>/explorer.html"],
+        claims="<results>/claims.parquet",
+    output:
+        manifest=f"results/published/{STUDY.study}/published.json",
+    log:
+        "<logs>/publish.log",
+    benchmark:
+        "<benchmarks>/publish.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=10,
+    params:
+        code=library_digest("study/publish_study"),
+    message:
+        "Published results of the study {config[study]}"
+    script:
+        "../scripts/study/publish_study.py"

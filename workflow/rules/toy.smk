@@ -1,37 +1,48 @@
 """
-Toy attention heads (paper, section 5 and Appendix A), Algorithm 1 and Theorem 4.5.
+Toy attention heads (paper, section 5 and Appendix A), Algorithm 1 and Theorem 4.5, and tests of their assumptions.
 
-Inputs: the configuration under `toy`. Outputs: results/{study}/toy/.
+Inputs: the configuration under `toy` and `assumptions`. Outputs: results/{study}/toy/, assumptions/, and their tables.
 """
+
+
+localrules:
+    collect_toy_table,
 
 
 rule toy:
     """The toy runs, and Algorithm 1 against them."""
     input:
-        expand("<results>/tables/{table}.parquet", table=["trajectory", "events", "conservation", "stages", "theorem"]),
+        [path for table in TOY_TABLES if table != "perturbations" for path in table_files(table)],
+
+
+rule assumptions:
+    """The perturbation runs of both assumptions."""
+    input:
+        table_files("perturbations"),
 
 
 rule make_problem:
     """Data, teacher and initial weights of a toy problem."""
     output:
-        problem="<results>/toy/{structure}/seed_{seed}/problem.npz",
+        problem="<results>/toy/{variant}/seed_{seed}/problem.npz",
     log:
-        "<logs>/make_problem/{structure}_seed_{seed}.log",
+        "<logs>/make_problem/{variant}_seed_{seed}.log",
     benchmark:
-        "<benchmarks>/make_problem/{structure}_seed_{seed}.tsv"
+        "<benchmarks>/make_problem/{variant}_seed_{seed}.tsv"
     conda:
         "../../envs/environment.yaml"
     resources:
         mem_mb=1000,
         runtime=5,
     params:
-        **{key: config["toy"][key] for key in ("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO")},
-        structure=run_structure,
-        code=library_digest("make_problem"),
+        **toy_settings("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO"),
+        weights=lambda wildcards: STUDY.toy.variants[wildcards.variant].weights,
+        teacher=lambda wildcards: STUDY.toy.variants[wildcards.variant].teacher,
+        code=library_digest("toy/make_problem"),
     message:
-        "Toy problem {wildcards.structure}, seed {wildcards.seed}"
+        "Toy problem {wildcards.variant}, seed {wildcards.seed}"
     script:
-        "../scripts/make_problem.py"
+        "../scripts/toy/make_problem.py"
 
 
 rule run_algorithm1:
@@ -51,49 +62,50 @@ rule run_algorithm1:
         mem_mb=1000,
         runtime=30,
     params:
-        max_time=config["toy"]["max_time"],
-        code=library_digest("run_algorithm1"),
+        **toy_settings("max_time"),
+        code=library_digest("toy/run_algorithm1"),
     message:
         "Algorithm 1 on the problem of seed {wildcards.seed}"
     script:
-        "../scripts/run_algorithm1.py"
+        "../scripts/toy/run_algorithm1.py"
 
 
 rule train_toy:
     """One toy run: loss, and diagonal entries or singular values of both products, over time."""
     input:
-        problem="<results>/toy/{structure}/seed_{seed}/problem.npz",
-        stages=run_stages,
+        problem="<results>/toy/{variant}/seed_{seed}/problem.npz",
+        stages=stages_to_record,
     output:
-        trajectory="<results>/toy/{structure}/alpha_{alpha}/seed_{seed}/trajectory.parquet",
-        events="<results>/toy/{structure}/alpha_{alpha}/seed_{seed}/events.parquet",
-        conservation="<results>/toy/{structure}/alpha_{alpha}/seed_{seed}/conservation.parquet",
+        losses="<results>/toy/{variant}/alpha_{alpha}/seed_{seed}/losses.parquet",
+        trajectory="<results>/toy/{variant}/alpha_{alpha}/seed_{seed}/trajectory.parquet",
+        events="<results>/toy/{variant}/alpha_{alpha}/seed_{seed}/events.parquet",
+        conservation="<results>/toy/{variant}/alpha_{alpha}/seed_{seed}/conservation.parquet",
     log:
-        "<logs>/train_toy/{structure}_alpha_{alpha}_seed_{seed}.log",
+        "<logs>/train_toy/{variant}_alpha_{alpha}_seed_{seed}.log",
     benchmark:
-        "<benchmarks>/train_toy/{structure}_alpha_{alpha}_seed_{seed}.tsv"
+        "<benchmarks>/train_toy/{variant}_alpha_{alpha}_seed_{seed}.tsv"
     conda:
         "../../envs/environment.yaml"
     resources:
         mem_mb=1500,
         runtime=60,
     params:
-        **{key: config["toy"][key] for key in ("max_time", "points", "activation_weight", "flow_rtol", "flow_atol")},
-        **{key: config["toy"][key] for key in ("full_flow_rtol", "full_flow_atol", "step", "batch_size")},
-        method=run_method,
-        code=library_digest("train_toy"),
+        **toy_settings("max_time", "points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_rtol"),
+        **toy_settings("full_flow_atol", "step", "batch_size"),
+        method=lambda wildcards: STUDY.toy.variants[wildcards.variant].method,
+        code=library_digest("toy/train_toy"),
     message:
-        "Toy run {wildcards.structure}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"
+        "Toy run {wildcards.variant}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"
     script:
-        "../scripts/train_toy.py"
+        "../scripts/toy/train_toy.py"
 
 
 rule compare_theorem:
     """Theorem 4.5: stages of Algorithm 1 against the trajectories of every alpha."""
     input:
         stages="<results>/toy/diagonal/seed_{seed}/stages.parquet",
-        trajectories=run_trajectories,
-        events=run_events,
+        trajectories=diagonal_files("trajectory"),
+        events=diagonal_files("events"),
     output:
         theorem="<results>/toy/diagonal/seed_{seed}/theorem.parquet",
     log:
@@ -106,10 +118,63 @@ rule compare_theorem:
         mem_mb=1500,
         runtime=10,
     params:
-        alphas=run_alphas,
-        max_time=config["toy"]["max_time"],
-        code=library_digest("compare_theorem"),
+        **toy_settings("max_time"),
+        alphas=diagonal_alphas,
+        code=library_digest("toy/compare_theorem"),
     message:
         "Theorem 4.5 on the problem of seed {wildcards.seed}"
     script:
-        "../scripts/compare_theorem.py"
+        "../scripts/toy/compare_theorem.py"
+
+
+rule perturb_toy:
+    """Perturbed runs and the trajectory that they left, for Assumption 4.3 (plateaus) or 4.4 (activations)."""
+    input:
+        problem="<results>/toy/diagonal/seed_{seed}/problem.npz",
+    output:
+        perturbations="<results>/assumptions/{assumption}/seed_{seed}/perturbations.parquet",
+    log:
+        "<logs>/perturb_toy/{assumption}_seed_{seed}.log",
+    benchmark:
+        "<benchmarks>/perturb_toy/{assumption}_seed_{seed}.tsv"
+    wildcard_constraints:
+        assumption="plateaus|activations",
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        **toy_settings("max_time", "activation_weight", "flow_rtol", "flow_atol"),
+        settings=lambda wildcards: STUDY.assumptions.model_dump(include={"alpha", "threshold", "points"}),
+        noise=lambda wildcards: getattr(STUDY.assumptions, wildcards.assumption).model_dump(),
+        code=library_digest("toy/perturb_toy"),
+    message:
+        "Perturbation runs at {wildcards.assumption}, seed {wildcards.seed}"
+    script:
+        "../scripts/toy/perturb_toy.py"
+
+
+rule collect_toy_table:
+    """All toy runs in one table, with columns such as `variant`, `alpha`, `seed` that say which they are."""
+    input:
+        lambda wildcards: toy_parts(wildcards.table),
+    output:
+        table="<results>/tables/{table}.parquet",
+    log:
+        "<logs>/collect_table/{table}.log",
+    benchmark:
+        "<benchmarks>/collect_table/{table}.tsv"
+    wildcard_constraints:
+        table="|".join(TOY_TABLES),
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=10,
+    params:
+        code=library_digest("probes/collect_table"),
+    message:
+        "Table of all runs: {wildcards.table}"
+    script:
+        "../scripts/probes/collect_table.py"
