@@ -3,8 +3,10 @@
 Config files, the JSON schema and config/README.md follow from the types below and from what is registered.
 """
 
+import os
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path as FilePath
 from typing import Annotated, Literal, Union
 
 from pydantic import BeforeValidator, Field, ValidationError, create_model
@@ -30,6 +32,8 @@ from rank_increase.training.recipe import Recipe
 
 MIN_LOG_ALPHA = log_alpha("1e-150")  # below, alpha^2 is no float64
 LOG_SCALES = log_alpha("1e-15"), log_alpha("1e15")  # of a network, whose float32 squares and more must hold
+TOY_TABLES = ("trajectory", "losses", "events", "conservation", "stages", "theorem", "perturbations")
+NETWORK_TABLES = ("metrics", "spectra", "measures")
 RESERVED = ("published", "benchmarks")  # folders under results/ that no study may write to
 MAX_BYTES = 1e12  # of one array: no machine holds more
 
@@ -481,7 +485,7 @@ def _network_mistakes(study, name, network):
 
 
 def _figure_mistakes(study):
-    """Figures that show what the study does not run."""
+    """Figures that are not there, or show what the study does not run."""
     figures = registered("figure", tuple(study.extensions))
     for name in study.figures.without:
         if name not in figures:
@@ -490,7 +494,7 @@ def _figure_mistakes(study):
         options = getattr(study.figures, name)
         if options is None:
             continue
-        of_toy = "networks" not in entry.details["tables"] and not set(entry.details["tables"]) & set(NETWORK_TABLES)
+        of_toy = not set(entry.details["tables"]) & set(NETWORK_TABLES)
         runs = toy_runs(study) if of_toy else network_runs(study)
         for key, values in options.model_dump().items():
             if key not in _SHOWN or values is None:
@@ -505,7 +509,6 @@ def _figure_mistakes(study):
                     )
 
 
-NETWORK_TABLES = ("metrics", "spectra", "measures")
 _SHOWN = {  # options of figures that name runs -> what of a run they name
     "alpha": "alpha",
     "alphas": "alpha",
@@ -540,3 +543,64 @@ def headline_seed(study):
     """The problem of the toy model that figures show."""
     seed = study.toy.headline_seed
     return study.toy.runs[0].seeds[0] if seed is None else seed
+
+
+def made_tables(study):
+    """Names of the tables that a study makes, in their order."""
+    diagonal = any(run["variant"] == "diagonal" for run in toy_runs(study))
+    made = {
+        **dict.fromkeys(("trajectory", "losses", "events", "conservation"), study.toy is not None),
+        **dict.fromkeys(("stages", "theorem"), diagonal),
+        "perturbations": study.assumptions is not None,
+        **dict.fromkeys(NETWORK_TABLES, bool(study.networks)),
+    }
+    return [name for name, is_made in made.items() if is_made]
+
+
+def drawn_figures(study, extensions=()):
+    """Figures that a study draws: a dict id -> registry.Entry.
+
+    These are all whose tables it makes, but for those of `figures.without`, and for those registered as `optional` that
+    the configuration does not name.
+    """
+    tables = set(made_tables(study))
+    return {
+        name: entry
+        for name, entry in registered("figure", extensions).items()
+        if tables.issuperset(entry.details["tables"])
+        and name not in study.figures.without
+        and not (entry.details.get("optional") and getattr(study.figures, name) is None)
+    }
+
+
+def figure_options(study, entry):
+    """Options of a figure that the configuration states, and those that its registration fixes; a dict.
+
+    Those that are left out follow from what the study runs: `seed` of the toy model is the headline seed, `network` the
+    first.
+    """
+    chosen = getattr(study.figures, entry.name)
+    options = {} if chosen is None else chosen.model_dump(exclude_none=True)
+    fixed = {key: value for key, value in entry.details.items() if key in entry.parameters}
+    implied = {}
+    if set(entry.details["tables"]) & set(NETWORK_TABLES):
+        implied = {"network": next(iter(study.networks)), "networks": list(study.networks)}
+    elif study.toy:
+        implied = {"seed": headline_seed(study)}
+    return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **fixed}
+
+
+def shown_networks(study, entry):
+    """Names of the networks whose tables a figure reads; all of them if it does not choose."""
+    options = figure_options(study, entry)
+    return options.get("networks") or ([options["network"]] if "network" in options else list(study.networks))
+
+
+def check_folder(folder):
+    """Raise a `ConfigError` if no results can be written to `folder`, existing or not."""
+    folder = FilePath(folder).absolute()
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise ConfigError(f"{nearest} is a file where the folder of results should be: move it away.")
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError(f"no permission to write to {nearest}: choose another folder with --directory.")
