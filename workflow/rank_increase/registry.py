@@ -82,6 +82,11 @@ class Entry:
             return None
         return ".".join(("rank_increase", *self.path.relative_to(LIBRARY).with_suffix("").parts))
 
+    @property
+    def caption(self):
+        """The docstring without its sections: what comes before the first underlined heading."""
+        return re.split(r"\n\n\w+\n-{3,}\n", self.description)[0]
+
     def load(self):
         """The function or class."""
         return getattr(_import(self.path, self.module), self.definition)

@@ -41,7 +41,7 @@ rule figure:
     params:
         options=lambda wildcards: figure_options(STUDY, FIGURES[wildcards.figure]),
         labels=NETWORK_LABELS,
-        caption=lambda wildcards: FIGURES[wildcards.figure].description,
+        caption=lambda wildcards: FIGURES[wildcards.figure].caption,
         dpi=STUDY.figures.dpi,
         script=lambda wildcards: str(FIGURES[wildcards.figure].path),
         code=lambda wildcards: library_digest(FIGURES[wildcards.figure].path),

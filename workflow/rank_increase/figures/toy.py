@@ -1,0 +1,458 @@
+"""Panels of the toy model: one function per kind, which takes a table and fills an Axes."""
+
+from dataclasses import dataclass
+from string import ascii_lowercase
+from textwrap import fill
+
+import matplotlib
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from rank_increase.figures.job import NothingToShow
+from rank_increase.figures.style import PRODUCT_LABELS, RESCALED_TIME, new_panels
+from rank_increase.notation import PRODUCTS, alpha_label, log_alpha, sort_alphas
+from rank_increase.toy.windows import Window
+
+DIAGONAL_LABELS = {"KQ": r"$\mathrm{diag}(w_Q)\mathrm{diag}(w_K)$", "VO": r"$\mathrm{diag}(w_V)\mathrm{diag}(w_O)$"}
+INACTIVE = "0.84"  # gray of entries that never become active, lighter than any stage
+PERTURBED_LINE = {"lw": 1.8, "alpha": 0.65}  # lets the reference over it show where the two agree
+REFERENCE_LINE = {"color": "black", "lw": 0.6, "ls": (0, (5, 4))}
+MARK, MARK_SHADE = "#a40000", "#f9ebe9"  # of runs that do not meet the conditions of their experiment
+MARK, MARK_SHADE = "#a40000", "#f9ebe9"  # of runs that do not meet the conditions of their experiment
+
+
+def read_products(tables, variant, alphas, seed):
+    """Products over time of runs that differ in alpha: `alpha`, `rescaled_time`, `product`, `index`, `value`.
+
+    Parameters
+    ----------
+    tables : figures.job.StudyTables
+    variant : str
+    alphas : list of str or None
+        None for all that the table has.
+    seed : int
+    """
+    columns = ["alpha", "rescaled_time", "product", "index", "value"]
+    rows = tables.read("trajectory", columns, variant=variant, alpha=alphas, seed=seed)
+    return rows.astype({"alpha": str})
+
+
+def read_losses(tables, variant, alphas, seed):
+    """Losses over time of the same runs: `alpha`, `rescaled_time`, `loss`, a row for each moment."""
+    rows = tables.read("losses", ["alpha", "rescaled_time", "loss"], variant=variant, alpha=alphas, seed=seed)
+    return rows.astype({"alpha": str})
+
+
+def read_stages(tables, seed):
+    """The table "stages" of one seed, which may have none."""
+    return tables.read("stages", seed=seed, may_be_empty=True)
+
+
+def alpha_colors(alphas):
+    """A color for each init scale, the darker the smaller, so that the order survives printing in gray; a dict."""
+    alphas = sort_alphas(alphas)
+    return dict(zip(alphas, matplotlib.colormaps["inferno_r"](np.linspace(0.22, 1, len(alphas))), strict=True))
+
+
+def stage_scale(stages):
+    """Color scale of stages of Algorithm 1, dark to light, with gray beyond the last; a ScalarMappable.
+
+    Parameters
+    ----------
+    stages : pandas.DataFrame
+        Table "stages" of one seed.
+    """
+    # Viridis without its lightest fifth, which is hard to see on white.
+    colors = LinearSegmentedColormap.from_list("stages", matplotlib.colormaps["viridis"](np.linspace(0, 0.85, 256)))
+    return ScalarMappable(Normalize(1, max(stages["stage"], default=1)), colors.with_extremes(over=INACTIVE))
+
+
+def entry_colors(stages):
+    """A color for each diagonal entry that becomes active in Algorithm 1; a dict (product, index) -> RGBA."""
+    entries = stages[["product", "index"]].itertuples(index=False, name=None)
+    return dict(zip(entries, stage_scale(stages).to_rgba(stages["stage"]), strict=True))
+
+
+def rank_colors(dim):
+    """A color for each singular value, from the largest, dark, to the smallest; a dict (product, index) -> RGBA."""
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, dim))
+    return {(product, index): colors[index] for product in PRODUCTS for index in range(dim)}
+
+
+def add_stage_bar(figure, axes, stages, location, **size):
+    """Explain the colors of `entry_colors` at the "right" or the "bottom" of `axes`; `size` as for Figure.colorbar."""
+    bar = figure.colorbar(
+        stage_scale(stages),
+        ax=axes,
+        extend="max",
+        extendfrac=0.04,
+        extendrect=True,
+        aspect=60,
+        location=location,
+        **size,
+    )
+    bar.set_label("stage of Algorithm 1 in which the entry becomes active (gray: in none)")
+    bar.outline.set_visible(False)
+
+
+def draw_products(axes, run, product, colors):
+    """A line for each diagonal entry, or singular value, of a product against rescaled time.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    run : pandas.DataFrame
+        Columns `rescaled_time`, `product`, `index`, `value` of one run.
+    product : str
+        KQ or VO.
+    colors : dict
+        (product, index) -> color; entries that it lacks are drawn in gray, below the others.
+    """
+    lines = _by_index(run, product, "value")
+    for index in lines:
+        color = colors.get((product, index), INACTIVE)
+        axes.plot(lines.index, lines[index], color=color, lw=0.9, zorder=2 if (product, index) in colors else 1)
+    axes.set(xlim=(0, lines.index[-1]), xlabel=RESCALED_TIME)
+
+
+def _by_index(run, product, column):
+    """One column of a product, a row for each moment and a column for each entry."""
+    return run[run["product"] == product].pivot(index="rescaled_time", columns="index", values=column)
+
+
+def row_label(weights, teacher, alpha):
+    """What a row of Figure 2 shows, in words, for `weights` and `teacher` as in the config."""
+    return f"{weights} weights,\n{teacher} teacher,\n{alpha_label(alpha)}"
+
+
+FORMS = {  # variant -> weights and teacher, as a row of Figure 2 says them
+    "diagonal": ("diagonal", "diagonal"),
+    "full": ("full", "diagonal"),
+    "full_dense": ("full", "dense"),
+}
+
+
+def draw_runs(tables, shown, seed):
+    """A figure of single runs, a row of panels for each: both products and the loss.
+
+    Parameters
+    ----------
+    tables : figures.job.StudyTables
+    shown : dict of str to str or None
+        Variant, a key of `FORMS`, -> init scale; None for the smallest that the study has. Variants without runs are left
+        out.
+    seed : int
+    """
+    losses = tables.read("losses", ["variant", "alpha", "rescaled_time", "loss"], seed=seed)
+    losses = losses.astype({"variant": str, "alpha": str})
+    runs = {
+        variant: alpha or sort_alphas(losses.loc[losses["variant"] == variant, "alpha"])[-1]
+        for variant, alpha in shown.items()
+        if variant in set(losses["variant"])
+    }
+    if not runs:
+        raise NothingToShow(f"There is no run of {' or '.join(shown)} with seed {seed}.")
+    stages, letters = read_stages(tables, seed), iter(ascii_lowercase)
+    figure, axes = new_panels(len(runs), 3, 1.95 * len(runs))
+    for panels, (variant, alpha) in zip(axes, runs.items(), strict=True):
+        run = read_products(tables, variant, [alpha], seed)
+        diagonal = FORMS[variant][0] == "diagonal"
+        colors = entry_colors(stages) if diagonal else rank_colors(run["index"].max() + 1)
+        for panel, product in zip(panels, ("VO", "KQ"), strict=False):
+            draw_products(panel, run, product, colors)
+            what = "diagonal entries" if diagonal else "singular values"
+            panel.set_title(f"({next(letters)}) {what} of {PRODUCT_LABELS[product]}")
+        draw_losses(panels[2], read_losses(tables, variant, [alpha], seed), {alpha: "black"})
+        panels[2].set_title(f"({next(letters)}) loss")
+        panels[0].set_ylabel(row_label(*FORMS[variant], alpha))
+    return figure
+
+
+def draw_entries(tables, product, alphas, seed):
+    """A figure of the diagonal entries of a product, a panel for each of `alphas`, two in a row, in this order."""
+    runs, stages = read_products(tables, "diagonal", alphas, seed), read_stages(tables, seed)
+    alphas = alphas or sort_alphas(runs["alpha"])
+    rows = -(-len(alphas) // 2)
+    figure, axes = new_panels(rows, 2, 2.2 * rows, sharex=True, sharey=True)
+    for panel, alpha in zip(axes.flat, alphas, strict=False):
+        draw_products(panel, runs[runs["alpha"] == alpha], product, entry_colors(stages))
+        panel.set_title(f"Entries of {DIAGONAL_LABELS[product]}, for {alpha_label(alpha)}")
+        panel.label_outer()
+    for panel in axes[:, 0]:
+        panel.set_ylabel(f"diagonal entries of {PRODUCT_LABELS[product]}")
+    for panel in axes.flat[len(alphas) :]:
+        panel.set_visible(False)
+    add_stage_bar(figure, axes, stages, "right", fraction=0.03, pad=0.01)
+    return figure
+
+
+def draw_windows(tables, assumption, seed, note, with_speed=False):
+    """A figure of the perturbation runs of an assumption, a row of panels for each.
+
+    Parameters
+    ----------
+    tables : figures.job.StudyTables
+    assumption : {"plateaus", "activations"}
+    seed : int
+    note : callable
+        Window -> what to say of the run, and whether it is to be read with care.
+    with_speed : bool
+        Whether notes speak of the speed at the end of a window.
+    """
+    table, stages = tables.read("perturbations", assumption=assumption, seed=seed), read_stages(tables, seed)
+    runs = [run for _, run in table.groupby("run")]
+    figure, axes = new_panels(len(runs), 2, 1.65 * len(runs) + 0.7)
+    for panels, choices in zip(axes, runs, strict=True):
+        run, on_support = (choices[choices["noise_on"] == noise_on] for noise_on in ("nonnegligible", "support"))
+        window = Window.of(run)
+        said, marked = note(window)
+        for panel, product in zip(panels, ("VO", "KQ"), strict=True):
+            draw_window(panel, run, product, entry_colors(stages), shaded=marked)
+        panels[0].set_ylabel("coordinate value")
+        note_window(panels[0], window.distances(Window.of(on_support)))
+        note_window(panels[1], said, marked)
+    add_stage_bar(figure, axes, stages, "bottom", fraction=0.015, pad=0.02)
+    add_window_legend(figure, with_speed=with_speed)
+    return figure
+
+
+def draw_losses(axes, losses, colors, width=1.0):
+    """Loss against rescaled time, a line for each alpha, wider and on top the smaller it is.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    losses : pandas.DataFrame
+        Of `read_losses`.
+    colors : dict
+        Of `alpha_colors`.
+    width : float
+        Of the line of the largest alpha, in points.
+    """
+    alphas = sort_alphas(losses["alpha"])
+    for alpha, wider in zip(alphas, np.linspace(1, 1.7, len(alphas)), strict=True):
+        run = losses[losses["alpha"] == alpha].sort_values("rescaled_time")
+        axes.plot("rescaled_time", "loss", data=run, color=colors[alpha], lw=width * wider, label=alpha_label(alpha))
+    axes.set(xlim=(0, losses["rescaled_time"].max()), xlabel=RESCALED_TIME, ylabel="training loss")
+    axes.set_ylim(bottom=0)
+
+
+def draw_window(axes, run, product, colors, shaded=False):
+    """Entries of a product along a perturbed path, in color, and along the path that it left, dashed.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    run : pandas.DataFrame
+        One run of the table "perturbations".
+    product : str
+        KQ or VO.
+    colors : dict
+        As for `draw_products`.
+    shaded : bool
+        Whether the run is to be read with care.
+    """
+    perturbed, reference = (_by_index(run, product, column) for column in ("value", "reference"))
+    for index in perturbed:
+        active = (product, index) in colors
+        color = colors[product, index] if active else INACTIVE
+        axes.plot(perturbed.index, perturbed[index], color=color, **PERTURBED_LINE, zorder=2 if active else 1)
+        axes.plot(reference.index, reference[index], **REFERENCE_LINE, zorder=3)
+    axes.set(xlim=(perturbed.index[0], perturbed.index[-1]), facecolor=MARK_SHADE if shaded else "white")
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_title(
+        f"Entries of {PRODUCT_LABELS[product]}, perturb {RESCALED_TIME} = {run['perturbed_at'].iloc[0]:.1f}",
+        fontsize=7.5,
+        pad=13,  # leaves room for the note
+    )
+
+
+def note_window(axes, text, marked=False):
+    """Write `text` between a panel and its title, in red if the run is to be read with care."""
+    style = {"color": MARK, "weight": "bold"} if marked else {"color": "0.3"}
+    axes.text(0, 1.03, text, transform=axes.transAxes, fontsize=7, va="bottom", **style)
+
+
+def add_window_legend(figure, with_speed):
+    """Say below a figure of windows what the lines and, `with_speed` or without, the numbers in the notes are."""
+    explanation = "distance: largest |perturbed - reference| over the entries of both products"
+    explanation += "\nsupport: the ratio for the same noise on active weights alone"
+    if with_speed:
+        explanation += (
+            "\nspeed: of the fastest entry of the reference, per unit of rescaled time, at the end of the window"
+        )
+    handles = [
+        Line2D([], [], color=matplotlib.colormaps["viridis"](0.4), **PERTURBED_LINE, label="perturbed"),
+        Line2D([], [], **REFERENCE_LINE, label="unperturbed reference"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, title=explanation)
+
+
+def draw_stage_times(axes, theorem, colors):
+    """Measured against predicted stage times, a color for each alpha.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    theorem : pandas.DataFrame
+        Table "theorem" of one seed; stages without a measured time are not drawn (see `stage_note`).
+    colors : dict
+        Of `alpha_colors`.
+    """
+    for alpha in sort_alphas(theorem["alpha"]):
+        rows = theorem[theorem["alpha"] == alpha]
+        axes.plot("predicted_time", "measured_time", "o", data=rows, ms=2.5, mew=0, color=colors[alpha])
+    axes.axline((0, 0), slope=1, color="0.5", lw=0.8, zorder=1)
+    end = 1.02 * theorem[["predicted_time", "measured_time"]].max().max()
+    axes.set(xlim=(0, end), ylim=(0, end), aspect="equal")
+    axes.set(xlabel=r"predicted $T_k$", ylabel=r"measured $T$")
+
+
+def stage_note(theorem):
+    """How many stages there are, and how many have no measured time at which alpha; lines that fit over a panel."""
+    missing = theorem["measured_time"].isna().groupby(theorem["alpha"]).sum()
+    by_count = {}
+    for alpha in sort_alphas(missing.index):
+        by_count.setdefault(missing[alpha], []).append(alpha)
+    missed = [f"{count} not activated at α = {', '.join(alphas)}" for count, alphas in by_count.items() if count]
+    return "\n".join([f"n = {theorem['stage'].nunique()} stages", *(fill(line, 32) for line in missed)])
+
+
+def draw_stage_errors(axes, theorem, colors):
+    """|T - T_k| against ln(1/alpha): median, 10th to 90th percentile and largest over the stages that occur.
+
+    A line of slope -1 goes through the median of the smallest alpha: Theorem 4.5 does not promise a rate, but this is
+    what a delay of C_k / ln(1/alpha) looks like.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    theorem : pandas.DataFrame
+        Table "theorem" of one seed.
+    colors : dict
+        Of `alpha_colors`.
+    """
+    measured = theorem.dropna(subset="measured_time")
+    delay = (measured["measured_time"] - measured["predicted_time"]).abs()
+    axes.set(ylabel=r"$|T - T_k|$")
+    for alpha in sort_alphas(measured["alpha"]):
+        low, median, high, largest = delay[measured["alpha"] == alpha].quantile([0.1, 0.5, 0.9, 1.0])
+        x = -log_alpha(alpha)
+        axes.plot([x, x], [low, high], color=colors[alpha], lw=2)
+        axes.plot(x, median, "o", ms=4.5, color=colors[alpha])
+        axes.plot(x, largest, "^", ms=4, mfc="white", mew=1, color=colors[alpha])
+    if len(measured):
+        _scale_to_alpha(axes, x, median)
+
+
+def _scale_to_alpha(axes, x, y):
+    """Logarithmic axes against ln(1/alpha) with a line of slope -1 through (x, y)."""
+    axes.set(xscale="log", yscale="log", xlabel=r"$\ln(1/\alpha)$")
+    axes.axline((x, y), (x / 2, 2 * y), color="0.5", lw=0.8, ls="--", zorder=1)
+    axes.minorticks_off()
+
+
+def add_error_legend(figure, colors):
+    """Explain the colors and marks of `draw_stage_times` and `draw_stage_errors` below a figure."""
+    handles = [
+        Line2D([], [], ls="", marker="o", ms=4.5, color=colors[alpha], label=alpha_label(alpha)) for alpha in colors
+    ]
+    handles += [
+        Line2D([], [], ls="", marker="o", ms=4.5, color="0.3", label="median over stages"),
+        Line2D([], [], color="0.3", lw=2, label="10th to 90th percentile"),
+        Line2D([], [], ls="", marker="^", ms=4, mfc="white", mew=1, color="0.3", label="largest"),
+        Line2D([], [], color="0.5", lw=0.8, ls="--", label="slope -1"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+
+
+@dataclass(frozen=True)
+class LimitLoss:
+    """The loss in the limit alpha -> 0, a step function of rescaled time: heights[k] from times[k] on, times[0] = 0."""
+
+    times: np.ndarray
+    heights: np.ndarray
+
+    @classmethod
+    def of(cls, stages, losses):
+        """From the table "stages" of one seed; the loss at theta_0 is where the run with the smallest alpha starts."""
+        smallest = losses[losses["alpha"] == sort_alphas(losses["alpha"])[-1]]
+        start = smallest.loc[smallest["rescaled_time"].idxmin(), "loss"]
+        stages = stages.sort_values("stage")
+        return cls(np.r_[0.0, stages["predicted_time"]], np.r_[start, stages["loss"]])
+
+    def at(self, time):
+        """Heights at an array of rescaled times."""
+        return self.heights[np.searchsorted(self.times, time, side="right") - 1]
+
+    def distance(self, run):
+        """Mean |loss - limit| over the rescaled time of a run: an estimate, a lower and an upper bound.
+
+        The estimate is by the trapezoidal rule on the moments recorded. Where the loss falls is only known to lie
+        between two of them, so at tiny alpha, where that decides, the bounds are far apart. They follow from a loss
+        that does not rise between two moments, as it cannot under gradient flow.
+
+        Parameters
+        ----------
+        run : pandas.DataFrame
+            `rescaled_time` and `loss` of one run.
+        """
+        run = run.sort_values("rescaled_time")
+        time, loss = run["rescaled_time"].to_numpy(), run["loss"].to_numpy()
+        duration = time[-1] - time[0]
+        estimate = np.trapezoid(np.abs(loss - self.at(time)), time) / duration
+        edges = np.unique(np.r_[time, self.times[(self.times > time[0]) & (self.times < time[-1])]])
+        before = np.searchsorted(time, edges[:-1], side="right") - 1
+        above, below = loss[before] - self.at(edges[:-1]), self.at(edges[:-1]) - loss[before + 1]
+        lower = np.diff(edges) @ np.maximum(0, np.maximum(-above, -below)) / duration
+        upper = np.diff(edges) @ np.maximum(np.abs(above), np.abs(below)) / duration
+        return estimate, lower, upper
+
+
+def draw_limit(axes, limit, end):
+    """The limit of the loss as a broad gray staircase, for curves to be drawn over, up to rescaled time `end`."""
+    axes.plot(
+        np.r_[limit.times, end],
+        np.r_[limit.heights, limit.heights[-1]],
+        drawstyle="steps-post",
+        color="0.78",
+        lw=4,
+        zorder=1,
+        label=r"limit $\alpha \to 0$ (Algorithm 1)",
+    )
+
+
+def zoom_on_fall(axes, limit, high, low):
+    """Narrow a panel of losses to where the limit falls between two fractions of its start, if it does."""
+    heights = limit.heights / limit.heights[0]
+    start, end = (limit.times[(heights < fraction).argmax()] for fraction in (high, low))
+    if start < end:
+        axes.set(xlim=(start, end), ylim=(low * limit.heights[0], high * limit.heights[0]))
+
+
+def draw_limit_distance(axes, losses, limit, colors):
+    """Mean |loss - limit| against ln(1/alpha), with bars from the lower to the upper bound.
+
+    The line of slope -1 goes through the geometric mean of the points.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    losses : pandas.DataFrame
+        Of `read_losses`.
+    limit : LimitLoss
+    colors : dict
+        Of `alpha_colors`.
+    """
+    points = []
+    for alpha in sort_alphas(losses["alpha"]):
+        estimate, lower, upper = limit.distance(losses[losses["alpha"] == alpha])
+        points.append((-log_alpha(alpha), estimate))
+        axes.plot(2 * [points[-1][0]], [lower, upper], color=colors[alpha], lw=1.5)
+        axes.plot(*points[-1], "o", ms=4.5, color=colors[alpha])
+    _scale_to_alpha(axes, *np.exp(np.log(points).mean(axis=0)))
+    axes.set(ylabel="mean |loss - limit|")
+
