@@ -6,7 +6,7 @@ import pandas as pd
 
 from rank_increase.jobs import start_job
 from rank_increase.tables import read_table, write_table
-from rank_increase.theorem import compare_stages
+from rank_increase.toy.theorem import compare_stages
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from rank_increase.algorithm1 import stages
 from rank_increase.jobs import logger, progress, start_job
-from rank_increase.tables import SCHEMAS, coordinate_labels, write_table
-from rank_increase.toy import Problem
+from rank_increase.tables import write_table
+from rank_increase.toy.algorithm1 import stages
+from rank_increase.toy.frames import stage_frame
+from rank_increase.toy.problem import Problem
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -22,22 +21,7 @@ def main(problem, table, *, max_time, label, provenance):
             found.append(stage)
             advance(stage.time)
     logger.info("%d stages until rescaled time %g", len(found), max_time)
-    rows = [
-        {
-            "stage": number,
-            "sign": stage.sign,
-            "predicted_time": stage.time,
-            "loss": stage.loss,
-            "runner_up": stage.runner_up,
-            "left": len(stage.left),
-            "curvature": stage.curvature,
-            "KQ": stage.product[: head.dim],
-            "VO": stage.product[head.dim :],
-        }
-        for number, stage in enumerate(found, start=1)
-    ]
-    labels = coordinate_labels([stage.coordinate for stage in found], head.dim)
-    write_table(table, pd.DataFrame(rows, columns=SCHEMAS["stages"].names).assign(**labels), "stages", provenance)
+    write_table(table, stage_frame(found, head.dim), "stages", provenance)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Rule `collect_table`: the tables of all runs of one kind as one table."""
+"""Rules `collect_toy_table` and `collect_network_table`: the tables of all runs of one kind as one table."""
 
 from typing import TYPE_CHECKING
 

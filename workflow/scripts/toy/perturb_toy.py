@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rank_increase.assumptions import activation_moments, perturbed_runs, random_moments
-from rank_increase.flow import initial_state
 from rank_increase.jobs import progress, start_job
 from rank_increase.notation import log_alpha
-from rank_increase.tables import perturbation_frame, write_table
-from rank_increase.toy import Problem
+from rank_increase.tables import write_table
+from rank_increase.toy.assumptions import activation_moments, perturbed_runs, random_moments
+from rank_increase.toy.diagonal_flow import initial_state
+from rank_increase.toy.frames import perturbation_frame
+from rank_increase.toy.problem import Problem
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -34,14 +35,17 @@ def main(problem, table, *, assumption, seed, alpha, noise, weights, max_time, p
 
 if __name__ == "__main__":
     provenance = start_job(snakemake)
-    params = snakemake.params
+    params, settings = snakemake.params, snakemake.params.settings
     main(
         snakemake.input.problem,
         snakemake.output.perturbations,
         assumption=snakemake.wildcards.assumption,
         seed=int(snakemake.wildcards.seed),
-        weights={"threshold": params.threshold, "active": params.activation_weight},
-        **{key: params[key] for key in ("alpha", "noise", "max_time", "points")},
+        alpha=settings["alpha"],
+        points=settings["points"],
+        noise=params.noise,
+        max_time=params.max_time,
+        weights={"threshold": settings["threshold"], "active": params.activation_weight},
         tolerances={"rtol": params.flow_rtol, "atol": params.flow_atol},
         provenance=provenance,
     )

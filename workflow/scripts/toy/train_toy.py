@@ -1,0 +1,66 @@
+"""Rule `train_toy`: one toy run, by gradient flow, gradient descent or SGD."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rank_increase.jobs import progress, start_job
+from rank_increase.notation import log_alpha
+from rank_increase.tables import read_table, write_table
+from rank_increase.toy.descent import descent_run
+from rank_increase.toy.diagonal_flow import diagonal_run
+from rank_increase.toy.frames import conservation_frame, event_frame, loss_frame, trajectory_frame
+from rank_increase.toy.full_flow import full_run
+from rank_increase.toy.problem import Problem
+from rank_increase.toy.theorem import mid_stage_times
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(problem, stages, outputs, *, alpha, seed, method, params, label, provenance):
+    """Write a run's losses, trajectory, activations, and how well it conserves, tables of these schemas.
+
+    Parameters
+    ----------
+    outputs : dict of str to str
+        Schema -> file.
+    """
+    problem, log_scale = Problem.load(problem), log_alpha(alpha)
+    grid = np.linspace(0, params["max_time"], params["points"])
+    if stages:
+        grid = np.union1d(grid, mid_stage_times(read_table(stages[0], columns=["predicted_time"]), params["max_time"]))
+    times = grid * -log_scale
+    with progress(label, times[-1]) as advance:
+        options = {"weight": params["activation_weight"], "on_step": advance}
+        if method != "flow":
+            minibatches = {"batch_size": params["batch_size"], "seed": seed} if method == "sgd" else {}
+            run = descent_run(problem, log_scale, times, step=params["step"], **minibatches, **options)
+        elif problem.theta_0.ndim == 2:
+            run = diagonal_run(problem, log_scale, times, params["flow_rtol"], params["flow_atol"], **options)
+        else:
+            run = full_run(problem, log_scale, times, params["full_flow_rtol"], params["full_flow_atol"], **options)
+    frames = {
+        "losses": loss_frame(run, log_scale),
+        "trajectory": trajectory_frame(run, log_scale),
+        "events": event_frame(run, log_scale),
+        "conservation": conservation_frame(run, log_scale, method),
+    }
+    for schema, path in outputs.items():
+        write_table(path, frames[schema], schema, provenance)
+
+
+if __name__ == "__main__":
+    provenance = start_job(snakemake)
+    wildcards = snakemake.wildcards
+    main(
+        snakemake.input.problem,
+        snakemake.input.stages,
+        dict(snakemake.output.items()),
+        alpha=wildcards.alpha,
+        seed=int(wildcards.seed),
+        method=snakemake.params.method,
+        params=snakemake.params,
+        label=f"{wildcards.variant}, alpha = {wildcards.alpha}, seed {wildcards.seed}",
+        provenance=provenance,
+    )
