@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def main(spectra, table, *, extensions, provenance):
     """Write the rows of `spectra` with a column for each measure in place of the singular values."""
     measures = {name: entry.load() for name, entry in registered("measure", extensions).items()}
-    write_table(table, measures_frame(read_table(spectra), measures), measures_schema(measures), provenance)
+    write_table(table, measures_frame(read_table(spectra), measures), measures_schema(spectra, measures), provenance)
 
 
 if __name__ == "__main__":

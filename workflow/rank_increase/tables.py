@@ -6,37 +6,32 @@ import socket
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rank_increase.notation import PRODUCTS
-
-_PRODUCT = ("product", pa.dictionary(pa.int32(), pa.string()))  # KQ or VO
-_HEAD = [
-    ("epoch", pa.int32()),  # 0 is the initialization
-    ("step", pa.int64()),
+_PRODUCT = ("product", pa.dictionary(pa.int32(), pa.string()))  # such as KQ or VO
+_MATRIX = [
+    ("step", pa.int64()),  # of the optimizer; 0 is the initialization
+    ("epoch", pa.float64()),  # the same in epochs
     ("layer", pa.int32()),  # from 0
     ("head", pa.int32()),  # from 0
     _PRODUCT,
-]
-_SPECTRUM = [
-    ("singular_values", pa.list_(pa.float64())),  # descending
-    ("stable_rank", pa.float64()),  # this and the next two: null for the zero matrix
-    ("effective_rank", pa.float64()),
-    ("participation_ratio", pa.float64()),
-    ("numerical_rank", pa.int32()),
-    ("frobenius_norm", pa.float64()),
-    ("spectral_norm", pa.float64()),
-    ("nuclear_norm", pa.float64()),
+    # initial, trained, delta (what training has added); random_product (a random change of the same norm) and
+    # noisy_factors (the change when noise is added to both factors, to each as much as training has changed it)
+    ("matrix", pa.dictionary(pa.int32(), pa.string())),
 ]
 SCHEMAS = {
-    "trajectory": pa.schema(
+    "losses": pa.schema(
         [
             ("time", pa.float64()),
             ("rescaled_time", pa.float64()),  # time / ln(1/alpha)
             ("loss", pa.float64()),
+        ]
+    ),
+    "trajectory": pa.schema(
+        [
+            ("rescaled_time", pa.float64()),
             _PRODUCT,
             ("index", pa.int32()),  # diagonal entry, or rank of the singular value, from 0
             ("value", pa.float64()),
@@ -59,8 +54,8 @@ SCHEMAS = {
             ("sign", pa.int8()),
             ("predicted_time", pa.float64()),  # T_k, rescaled
             ("loss", pa.float64()),  # at theta_k
-            ("runner_up", pa.float64()),  # how much longer the second coordinate would have waited
-            ("left", pa.int32()),  # coordinates that left the support
+            ("gap_to_next", pa.float64()),  # how much longer the second coordinate would have waited
+            ("deactivated", pa.int32()),  # coordinates that left the support
             ("curvature", pa.float64()),  # least eigenvalue of the Hessian in u on the support
             ("KQ", pa.list_(pa.float64())),  # products at theta_k
             ("VO", pa.list_(pa.float64())),
@@ -114,8 +109,7 @@ SCHEMAS = {
             ("images_per_second", pa.float64()),  # of the training steps alone
         ]
     ),
-    "spectra": pa.schema([*_HEAD, ("matrix", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
-    "baselines": pa.schema([*_HEAD, ("baseline", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
+    "spectra": pa.schema([*_MATRIX, ("singular_values", pa.list_(pa.float64()))]),  # descending
     "claims": pa.schema(
         [
             ("id", pa.string()),
@@ -132,6 +126,15 @@ SCHEMAS = {
         ]
     ),
 }
+
+
+def measures_schema(spectra, measures):
+    """The schema of the table at `spectra` with a column for each of these names instead of the singular values.
+
+    Where a measure has no value, as a rank of the zero matrix, it is null.
+    """
+    kept = [field for field in pq.read_schema(spectra) if field.name != "singular_values"]
+    return pa.schema([*kept, *((name, pa.float64()) for name in measures)])
 
 
 @contextmanager
@@ -163,7 +166,7 @@ def write_table(path, frame, schema, provenance):
     Raises
     ------
     ValueError
-        If a column is missing or too much, or a value does not fit its type.
+        If a column is missing or unexpected, or a value does not fit its type.
     """
     schema = SCHEMAS[schema] if isinstance(schema, str) else schema
     if set(frame.columns) != set(schema.names):
@@ -182,87 +185,15 @@ def read_table(path, **options):
     return pd.read_parquet(path, **options)
 
 
+def read_tables(paths, **options):
+    """The rows of several tables of one schema, as one data frame; `options` as for `read_table`."""
+    frames = [read_table(path, **options) for path in paths]
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+
 def read_provenance(path):
     """What `write_table` was told of the origin of the table at `path`."""
     return json.loads(pq.read_schema(path).metadata[b"provenance"])
-
-
-def trajectory_frame(run, log_alpha):
-    """Rows of schema "trajectory" of a toy.Run at ln(alpha) = `log_alpha`."""
-    records, _, dim = run.values.shape
-    return pd.DataFrame(
-        {
-            "time": run.time.repeat(2 * dim),
-            "rescaled_time": (run.time / -log_alpha).repeat(2 * dim),
-            "loss": run.loss.repeat(2 * dim),
-            **_labels(records, dim),
-            "value": run.values.ravel(),
-        }
-    )
-
-
-def event_frame(run, log_alpha):
-    """Rows of schema "events" of a toy.Run at ln(alpha) = `log_alpha`."""
-    time, coordinate, direction = (
-        (list(column) for column in zip(*run.events, strict=True)) if run.events else ([], [], [])
-    )
-    return pd.DataFrame(
-        {
-            "order": range(len(time)),
-            **coordinate_labels(coordinate, run.values.shape[2]),
-            "rescaled_time": [moment / -log_alpha for moment in time],
-            "direction": direction,
-        }
-    )
-
-
-def conservation_frame(run, log_alpha, method):
-    """Rows of schema "conservation" of a toy.Run; none where it conserves by construction."""
-    if run.conservation is None:
-        return pd.DataFrame(columns=SCHEMAS["conservation"].names)
-    change, initial, size = run.conservation.reshape(-1, 3).T
-    return pd.DataFrame(
-        {
-            "method": method,
-            "rescaled_time": (run.time / -log_alpha).repeat(len(PRODUCTS)),
-            "product": np.tile(PRODUCTS, len(run.time)),
-            "change": change,
-            "initial": initial,
-            "size": size,
-        }
-    )
-
-
-def perturbation_frame(moments, log_alpha, dim):
-    """Rows of schema "perturbations"; `moments` holds, for each, the assumptions.PerturbedRun that leave from it."""
-    frames = [
-        pd.DataFrame(
-            {
-                "run": number,
-                "noise_on": run.noise_on,
-                "perturbed_at": run.times[0] / -log_alpha,
-                "rescaled_time": (run.times / -log_alpha).repeat(2 * dim),
-                **_labels(len(run.times), dim),
-                "value": run.perturbed.ravel(),
-                "reference": run.reference.ravel(),
-            }
-        )
-        for number, runs in enumerate(moments)
-        for run in runs
-    ]
-    if not frames:  # no weight passes the threshold in time
-        return pd.DataFrame(columns=SCHEMAS["perturbations"].names)
-    return pd.concat(frames, ignore_index=True)
-
-
-def coordinate_labels(coordinates, dim):
-    """Columns `product` and `index` of coordinates numbered as in toy.DiagonalHead.loss_and_g."""
-    product, index = np.divmod(np.asarray(coordinates, dtype=int), dim)
-    return {"product": pd.Categorical.from_codes(product, categories=PRODUCTS), "index": index}
-
-
-def _labels(records, dim):
-    return coordinate_labels(np.tile(np.arange(2 * dim), records), dim)
 
 
 def collect(parts, path, provenance):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rank_increase.flow import LogCoordinates, integrate
+from rank_increase.toy.diagonal_flow import LogCoordinates, integrate
 
 
 @dataclass(frozen=True)

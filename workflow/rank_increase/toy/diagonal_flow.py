@@ -14,8 +14,8 @@ import numpy as np
 from scipy.integrate import LSODA
 from scipy.optimize import brentq
 
-from rank_increase.rkc import integrate as integrate_rkc
-from rank_increase.toy import Run, balance, recorded_events
+from rank_increase.toy.kernels import flush
+from rank_increase.toy.runs import Run
 
 # A Jacobian on so many samples steers the solver's Newton iteration as well as one on all 1000. With 120 the iteration
 # stops converging in long steps once many coordinates are active: ten times the steps at alpha = 1e-3000.
@@ -106,7 +106,7 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
 
     Parameters
     ----------
-    head : object with `loss_and_g` and `subset`, such as toy.DiagonalHead
+    head : object with `loss_and_g` and `subset`, such as heads.DiagonalHead
     coordinates : LogCoordinates
     s : array, shape (p,)
     times : array, ascending
@@ -175,7 +175,7 @@ class _Jacobian:
         self.p, self.active, self.dg_dp = None, None, None
 
     def __call__(self, s):
-        p, slope = self.coordinates.product(s), self.coordinates.slope(s)
+        p, slope = self.coordinates.product(s), flush(self.coordinates.slope(s))
         active = slope > 1e-4
         if self.p is None or abs(p - self.p).max() > 1e-2 or (active != self.active).any():
             self.p, self.active = p, active
@@ -201,11 +201,11 @@ def initial_state(theta_0, log_alpha):
 
 
 def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
-    """The gradient flow of a toy problem with diagonal weights, a toy.Run recorded at `times`.
+    """The gradient flow of a toy problem with diagonal weights, a runs.Run recorded at `times`.
 
     Parameters
     ----------
-    problem : toy.Problem
+    problem : problem.Problem
     log_alpha : float
     times : array, ascending, from 0
     rtol, atol : float
@@ -225,33 +225,3 @@ def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None)
     events = [(crossing.time, crossing.coordinate, crossing.direction) for crossing in crossings]
     return Run(times, loss, values.reshape(len(times), 2, -1), events)
 
-
-def full_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
-    """The gradient flow of a toy problem with full weights, a toy.Run recorded at `times`.
-
-    Parameters
-    ----------
-    rtol, atol : float
-        Error bounds of a step; `atol` in units of alpha, since weights that small decide what grows next.
-    weight : float
-        A singular value is active while it is above the square of this.
-    """
-    head, alpha = problem.head(), np.exp(log_alpha)
-    start, shape = alpha * problem.theta_0, problem.theta_0.shape
-    loss, values, conservation = [], [], []
-    solution = integrate_rkc(
-        lambda theta: head.velocity(theta.reshape(shape))[1].ravel(),
-        start.ravel(),
-        times,
-        rtol=rtol,
-        atol=atol * alpha,
-    )
-    for time, theta in zip(times, solution, strict=True):
-        theta = theta.reshape(shape)
-        loss.append(head.velocity(theta)[0])
-        values.append(head.values(theta))
-        conservation.append(balance(theta, start))
-        if on_step:
-            on_step(time)
-    values = np.array(values)
-    return Run(times, np.array(loss), values, recorded_events(times, values, weight), np.array(conservation))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.integrate import LSODA
 
-from rank_increase.flow import JACOBIAN_SAMPLES, differentiate_g
+from rank_increase.toy.diagonal_flow import JACOBIAN_SAMPLES, differentiate_g
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Stage:
     """Stage k + 1 of Algorithm 1: the coordinate i_k that becomes active at T_{k+1}, and where the weights go then.
 
     Times are rescaled, t / ln(1/alpha). `product` is u * v at theta_{k+1}, of shape (p,); `sign` that of v_i u_i.
-    `runner_up` is the time that the next coordinate would have needed more. `left` are the coordinates that left the
+    `gap_to_next` is the time that the next coordinate would have needed more. `deactivated` are the coordinates that left the
     support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support: positive where theta_{k+1}
     is a strict local minimum (Assumption 4.3).
     """
@@ -23,8 +23,8 @@ class Stage:
     sign: int
     product: np.ndarray
     loss: float
-    runner_up: float
-    left: tuple
+    gap_to_next: float
+    deactivated: tuple
     curvature: float
 
 
@@ -51,7 +51,7 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3):
 
     Parameters
     ----------
-    head : object with `loss_and_g` and `subset`, such as toy.DiagonalHead
+    head : object with `loss_and_g` and `subset`, such as heads.DiagonalHead
     coordinates : int
         Their number p.
     max_time : float
@@ -78,16 +78,16 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3):
         start = p.copy()
         start[i] = sign * epsilon**2
         p, curvature = descend(head, start)
-        left = np.flatnonzero((start != 0) & (p == 0))
-        b[left] = 1 - np.sign(start[left])
+        deactivated = np.flatnonzero((start != 0) & (p == 0))
+        b[deactivated] = 1 - np.sign(start[deactivated])
         yield Stage(
             time=time,
             coordinate=int(i),
             sign=int(sign),
             product=p,
             loss=head.loss_and_g(p)[0],
-            runner_up=np.delete(wait, i).min(initial=np.inf) - wait[i],
-            left=tuple(left.tolist()),
+            gap_to_next=np.delete(wait, i).min(initial=np.inf) - wait[i],
+            deactivated=tuple(deactivated.tolist()),
             curvature=curvature,
         )
 

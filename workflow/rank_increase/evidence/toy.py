@@ -6,10 +6,10 @@ alpha -> 0 are tested at the smallest init scales of the study, on the problems 
 
 import numpy as np
 
-from rank_increase.claims import Claim
+from rank_increase.evidence.claim import Claim
 from rank_increase.notation import alpha_label, log_alpha, sort_alphas
-from rank_increase.theorem import mid_stage_times
-from rank_increase.windows import Window
+from rank_increase.toy.theorem import mid_stage_times
+from rank_increase.toy.windows import Window
 
 TABLES = ("trajectory", "events", "stages", "theorem", "perturbations", "conservation")
 
