@@ -10,9 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rank_increase.configuration import ConfigError, toy_runs, vit_runs
-from rank_increase.ownership import SILENCE, Owner, current_owner
-from rank_increase.plan import known_images, size_text, text_table
+from rank_increase.study.configuration import ConfigError, Study, network_runs, toy_runs
+from rank_increase.study.plan import known_images
+from rank_increase.study.text import size_text, text_table
+from rank_increase.training.ownership import SILENCE, Owner, current_owner
 
 SHOWN_SILENCE = 2 * SILENCE  # clocks of two machines may differ a little
 STATES = ("finished", "running", "stopped", "waiting")
@@ -20,10 +21,10 @@ LAST_WORDS = 200  # characters
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study and where it lies: its configuration, and the folders of results, scratch and packed datasets."""
+class Place:
+    """A study and where it lies: its checked configuration, and the folders of results, scratch and packed datasets."""
 
-    config: dict
+    study: Study
     results: str
     scratch: str
     datasets: str
@@ -31,11 +32,11 @@ class Study:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run of a vision transformer has come.
+    """How far a run of a network has come.
 
     state is one of `STATES`; metrics the last row of its metrics so far, a dict of numbers, or None; seconds_left what
-    is left of it by the speed of its last epoch, or None; owner the process at work on it and heard the seconds since
-    that was heard of, or None.
+    is left of it by the speed of its last epoch, or None; owner the process that trains it and heard the seconds since its
+    last heartbeat, or None.
     """
 
     run: dict
@@ -48,7 +49,7 @@ class Progress:
     log: Path
 
 
-def scratch_folder(scratch, dataset, alpha, seed):
+def scratch_folder(scratch, network, alpha, seed):
     """Where a run keeps its state, a Path; `~` and variables of the environment mean what they do on this machine.
 
     Raises
@@ -59,38 +60,38 @@ def scratch_folder(scratch, dataset, alpha, seed):
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
         raise ConfigError(f"config: `scratch_dir` is {scratch!r}, and not every variable in it is set on this machine.")
-    return Path(folder, "vit", dataset, f"alpha_{alpha}", f"seed_{seed}")
+    return Path(folder, "networks", network, f"alpha_{alpha}", f"seed_{seed}")
 
 
-def run_progress(study, run, now):
-    """`Progress` of a run of a vision transformer, at a time in seconds since 1970."""
-    scratch = scratch_folder(study.scratch, **run)
-    log = Path(study.results, "logs/train_vit", "{dataset}_alpha_{alpha}_seed_{seed}.log".format(**run))
-    epochs = study.config["vit"]["training"][run["dataset"]]["epochs"]
+def run_progress(place, run, now):
+    """`Progress` of a run of a network, at a time in seconds since 1970."""
+    scratch = scratch_folder(place.scratch, **run)
+    log = Path(place.results, "logs/train_network", "{network}_alpha_{alpha}_seed_{seed}.log".format(**run))
+    epochs = place.study.networks[run["network"]].recipe.epochs
     found = current_owner(scratch)
     owner, heard = (found[1], max(0.0, now - found[2])) if found else (None, None)
     row, since = _last_metrics(scratch / "metrics.csv", now)
-    if _is_trained(study, run):
+    if _is_trained(place, run):
         return Progress(run, "finished", epochs, None, None, None, None, log)
     if owner and heard < SHOWN_SILENCE and not owner.is_dead():
-        left = _seconds_left(study, run, row, since) if row else None
+        left = _seconds_left(place, run, row, since) if row else None
         return Progress(run, "running", epochs, row, left, owner, heard, log)
     state = "stopped" if scratch.exists() or log.exists() else "waiting"
     return Progress(run, state, epochs, row, None, None, None, log)
 
 
-def _run_folder(study, run):
-    return Path(study.results, "vit", run["dataset"], f"alpha_{run['alpha']}", f"seed_{run['seed']}")
+def _run_folder(place, run):
+    return Path(place.results, "networks", run["network"], f"alpha_{run['alpha']}", f"seed_{run['seed']}")
 
 
-def _is_trained(study, run):
-    folder = _run_folder(study, run)
+def _is_trained(place, run):
+    folder = _run_folder(place, run)
     return (folder / "metrics.parquet").exists()
 
 
-def _is_measured(study, run):
-    folder = _run_folder(study, run)
-    return _is_trained(study, run) and all((folder / f"{name}.parquet").exists() for name in ("spectra", "baselines"))
+def _is_measured(place, run):
+    folder = _run_folder(place, run)
+    return _is_trained(place, run) and (folder / "spectra.parquet").exists()
 
 
 def _last_metrics(path, now):
@@ -103,57 +104,56 @@ def _last_metrics(path, now):
     return ({name: float(value) for name, value in rows[-1].items()}, now - written) if rows else (None, None)
 
 
-def _seconds_left(study, run, row, since):
-    """Seconds to the end at the speed of the last epoch; a test image, seen forward only, counts as a third."""
-    name = run["dataset"]
-    training = study.config["vit"]["training"][name]
-    images = known_images(study.config, name, Path(study.datasets) / name)
-    of_epoch = row["step"] / row["epoch"] * training["batch_size"] + (images["test"] / 3 if images else 0)
-    epochs = training["epochs"] - row["epoch"]
+def _seconds_left(place, run, row, since):
+    """Seconds to the end at the speed of the last epoch; a test sample, seen forward only, counts as a third."""
+    network = place.study.networks[run["network"]]
+    images = known_images(place.study, network.dataset, Path(place.datasets) / network.dataset)
+    of_epoch = row["step"] / row["epoch"] * network.recipe.batch_size + (images["test"] / 3 if images else 0)
+    epochs = network.recipe.epochs - row["epoch"]
     return max(0.0, epochs * of_epoch / row["images_per_second"] - max(0.0, since))
 
 
-def describe_status(study, now=None):
+def describe_status(place, now=None):
     """What there is of a study, as text.
 
     Parameters
     ----------
-    study : Study
+    place : Place
     now : float, optional
         Seconds since 1970, instead of the present.
     """
     now = time.time() if now is None else now
-    progress = [run_progress(study, run, now) for run in vit_runs(study.config)]
+    progress = [run_progress(place, run, now) for run in network_runs(place.study)]
     by_state = {state: [one for one in progress if one.state == state] for state in STATES}
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-    parts = [f'Study "{study.config["study"]}", {at}', text_table(_count_rows(study, by_state))]
+    parts = [f'Study "{place.study.study}", {at}', text_table(_count_rows(place, by_state))]
     if by_state["running"]:
         parts += ["Running", text_table(_running_rows(by_state["running"]))]
     if by_state["stopped"]:
         lines = "\n".join(_stopped_lines(by_state["stopped"]))
-        parts += ["Stopped or failed; the same command goes on with them", lines]
+        parts += ["Stopped or failed; the same command resumes them", lines]
     return "\n\n".join(parts)
 
 
-def _count_rows(study, by_state):
-    toy, vit = toy_runs(study.config), vit_runs(study.config)
-    pattern = "toy/{structure}/alpha_{alpha}/seed_{seed}/trajectory.parquet"
-    trained = sum(Path(study.results, pattern.format(**run)).exists() for run in toy)
-    measured = sum(_is_measured(study, run) for run in vit)
+def _count_rows(place, by_state):
+    toy, networks = toy_runs(place.study), network_runs(place.study)
+    pattern = "toy/{variant}/alpha_{alpha}/seed_{seed}/trajectory.parquet"
+    trained = sum(Path(place.results, pattern.format(**run)).exists() for run in toy)
+    measured = sum(_is_measured(place, run) for run in networks)
     return [
         ["", *STATES, "of"],
         ["toy runs", str(trained), "", "", str(len(toy) - trained), str(len(toy))],
-        ["vision transformers", *(str(len(by_state[state])) for state in STATES), str(len(vit))],
-        ["their spectra", str(measured), "", "", str(len(vit) - measured), str(len(vit))],
+        ["networks", *(str(len(by_state[state])) for state in STATES), str(len(networks))],
+        ["their spectra", str(measured), "", "", str(len(networks) - measured), str(len(networks))],
     ]
 
 
 def _label(run):
-    return "{dataset}, alpha {alpha}, seed {seed}".format(**run)
+    return "{network}, alpha {alpha}, seed {seed}".format(**run)
 
 
 def _running_rows(progress):
-    rows = [["", "epochs", "train loss", "test accuracy", "images/s", "time left", "heard of", "on", "Slurm job"]]
+    rows = [["", "epochs", "train loss", "test accuracy", "images/s", "time left", "heartbeat", "on", "Slurm job"]]
     for one in progress:
         row, owner = one.metrics, one.owner
         numbers = ["", "", ""]
@@ -188,8 +188,8 @@ def _duration(seconds):
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
-def delete_scratch(study):
-    """Delete the scratch folders of runs whose results are published and that nobody is at work on.
+def delete_scratch(place):
+    """Delete the scratch folders of runs that are finished and that no process trains.
 
     Yields
     ------
@@ -197,20 +197,20 @@ def delete_scratch(study):
     freed : int
         Bytes that this has given back to the disk; a snapshot that is also among the results takes its room there.
     """
-    for run in vit_runs(study.config):
-        folder = scratch_folder(study.scratch, **run)
-        snapshots = _run_folder(study, run) / "snapshots"
-        published = _is_trained(study, run) and (snapshots.exists() or _is_measured(study, run))
+    for run in network_runs(place.study):
+        folder = scratch_folder(place.scratch, **run)
+        snapshots = _run_folder(place, run) / "snapshots"
+        published = _is_trained(place, run) and (snapshots.exists() or _is_measured(place, run))
         if folder.exists() and published and not current_owner(folder):
             yield folder, _delete(folder)
 
 
-def delete_snapshots(study):
-    """Delete the published snapshots of runs whose spectra and baselines are there; yields as `delete_scratch` does."""
-    for run in vit_runs(study.config):
-        folder = _run_folder(study, run) / "snapshots"
-        scratch = scratch_folder(study.scratch, **run)
-        if folder.exists() and _is_measured(study, run) and not current_owner(scratch):
+def delete_snapshots(place):
+    """Delete the published snapshots of runs whose spectra are there; yields as `delete_scratch` does."""
+    for run in network_runs(place.study):
+        folder = _run_folder(place, run) / "snapshots"
+        scratch = scratch_folder(place.scratch, **run)
+        if folder.exists() and _is_measured(place, run) and not current_owner(scratch):
             yield folder, _delete(folder)
 
 
@@ -231,3 +231,13 @@ def describe_deleted(deleted):
         return "Nothing to delete."
     total = size_text(sum(freed for _, freed in deleted))
     return "Deleted, and room that this has made\n\n" + text_table([*rows, ["total", total]])
+
+
+def outcome(results):
+    """What to say at the end of a run: which figures there are, and the pages to read them with."""
+    folder = Path(results).absolute()
+    figures = sorted(path.name for path in (folder / "figures").glob("*.png"))
+    said = [f"Figures in {folder}/figures: {', '.join(figures)}"] if figures else [f"Results in {folder}"]
+    pages = {"Claims": "claims.md", "Explorer, to be opened in a browser": "explorer.html"}
+    said += [f"{name}: {folder / page}" for name, page in pages.items() if (folder / page).exists()]
+    return "\n".join(said)

@@ -17,7 +17,6 @@ ROUNDED = {
     "trajectory": ["value"],
     "perturbations": ["value", "reference"],
     "spectra": ["singular_values"],
-    "baselines": ["singular_values"],
 }
 
 
@@ -37,9 +36,15 @@ def round_mantissa(values, bits=MANTISSA_BITS):
     return np.where(np.isfinite(values), rounded.view(float), values)
 
 
+def _table(path):
+    """Name of the table that a file belongs to: its own, or that of its folder, which has a file for each network."""
+    path = Path(path)
+    return path.stem if path.parent.name == "tables" else path.parent.name
+
+
 def publish_table(source, target):
     """Copy a table, with the columns `ROUNDED` of tables of its name rounded; the same schema and metadata."""
-    columns = ROUNDED.get(Path(source).stem, [])
+    columns = ROUNDED.get(_table(source), [])
     table = pq.read_table(source)
     for column in columns:
         place, values = table.schema.get_field_index(column), table.column(column).combine_chunks()

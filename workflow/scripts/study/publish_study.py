@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
-from rank_increase.publishing import origin, publish
+from rank_increase.pages.publishing import origin, publish
 from rank_increase.tables import atomic
 
 if TYPE_CHECKING:

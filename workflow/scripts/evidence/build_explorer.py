@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rank_increase.explorer import ArrayStore, claims_part, read_study, render_page, toy_part, vit_part
+from rank_increase.pages.explorer import ArrayStore, claims_part, read_study, render_page, toy_part, vit_part
 from rank_increase.jobs import start_job
 from rank_increase.tables import atomic, read_provenance
 

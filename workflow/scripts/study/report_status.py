@@ -3,22 +3,23 @@
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
-from rank_increase.study import Study, describe_status
+from rank_increase.study.configuration import read_study
+from rank_increase.study.status import Place, describe_status
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(study):
+def main(place):
     """Print runs finished, running, stopped and waiting, and how far each has come.
 
     Parameters
     ----------
-    study : Study
+    place : Place
     """
-    print(describe_status(study))
+    print(describe_status(place))
 
 
 if __name__ == "__main__":
     start_job(snakemake)
-    main(Study(**snakemake.params.study))
+    main(Place(read_study(snakemake.params.study), **snakemake.params.folders))

@@ -1,32 +1,32 @@
 """Rules `clean_scratch` and `clean_snapshots`: room on the disk, at the expense of nothing that is not finished."""
 
-import logging
 from typing import TYPE_CHECKING
 
-from rank_increase.jobs import start_job
-from rank_increase.study import Study, delete_scratch, delete_snapshots, describe_deleted
+from rank_increase.jobs import logger, start_job
+from rank_increase.study.configuration import read_study
+from rank_increase.study.status import Place, delete_scratch, delete_snapshots, describe_deleted
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(study, snapshots):
+def main(place, snapshots):
     """Delete, and print and log what and how much.
 
     Parameters
     ----------
-    study : Study
+    place : Place
     snapshots : bool
         Whether to delete snapshots whose spectra are there, too.
     """
-    deleted = list(delete_scratch(study))
+    deleted = list(delete_scratch(place))
     if snapshots:
-        deleted += delete_snapshots(study)
+        deleted += delete_snapshots(place)
     text = describe_deleted(deleted)
     print(text)
-    logging.getLogger("rank_increase").info("%s", text)
+    logger.info("%s", text)
 
 
 if __name__ == "__main__":
     start_job(snakemake)
-    main(Study(**snakemake.params.study), snakemake.params.snapshots)
+    main(Place(read_study(snakemake.params.study), **snakemake.params.folders), snakemake.params.snapshots)

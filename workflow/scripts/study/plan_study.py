@@ -1,10 +1,10 @@
 """Rule `plan`: what the study will cost, printed before anything is submitted, and what it did cost afterwards."""
 
-import logging
 from typing import TYPE_CHECKING
 
-from rank_increase.jobs import start_job
-from rank_increase.plan import describe
+from rank_increase.jobs import logger, start_job
+from rank_increase.study.configuration import read_study
+from rank_increase.study.plan import describe
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,16 +15,16 @@ def main(study, datasets, benchmarks):
 
     Parameters
     ----------
-    study : dict
-        The configuration.
+    study : study.configuration.Study
     datasets, benchmarks : str
         Folders of packed datasets and of benchmark files.
     """
     text = describe(study, datasets, benchmarks)
     print(text)
-    logging.getLogger("rank_increase").info("\n%s", text)
+    logger.info("\n%s", text)
 
 
 if __name__ == "__main__":
     start_job(snakemake)
-    main(snakemake.params.study, snakemake.params.datasets, snakemake.params.benchmarks)
+    folders = snakemake.params.folders
+    main(read_study(snakemake.params.study), folders["datasets"], f"{folders['results']}/benchmarks")

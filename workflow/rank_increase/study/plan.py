@@ -1,0 +1,287 @@
+"""What a study will cost, from its configuration alone: jobs, floating point operations, hours, disk.
+
+A FLOP is a floating point operation; a product of matrices (m, k) and (k, n) has 2 m k n.
+"""
+
+import csv
+import json
+from pathlib import Path
+
+from rank_increase.notation import log_alpha
+from rank_increase.registry import find
+from rank_increase.study.configuration import network_runs, toy_runs
+from rank_increase.study.text import size_text, text_table
+
+ROW_BYTES = 60  # of a spectrum's row beside its singular values, compressed
+TOY_SHARE = 0.1  # of a core's rate that a toy gradient comes to, in float64 and small products
+
+
+def model_cost(network, images, extensions=()):
+    """What a network's model takes, by running it without numbers (torch's meta device).
+
+    Parameters
+    ----------
+    network : study.configuration.Network
+    images : dict
+        From `known_images`.
+    extensions : tuple of str
+        Python files with further models.
+
+    Returns
+    -------
+    dict
+        `parameters`; `forward` and `training`, FLOPs for one sample of the forward pass, and of that and the backward
+        pass; `products`, a list of (heads, rank of the product, greatest rank of its change); `weights`, numbers in a
+        snapshot.
+    """
+    import torch  # seconds to import, and only the plan of a study with networks needs it
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from rank_increase.data.batches import meta_batch
+
+    options = network.model.model_dump(exclude={"family"})
+    with torch.device("meta"):
+        model = find("model", network.model.family, extensions).load()(images["shape"], images["classes"], **options)
+        batch = meta_batch(images["shape"])
+    with FlopCounterMode(display=False) as forward:
+        output = model(batch)
+    with FlopCounterMode(display=False) as backward:
+        output.float().sum().backward()
+    weights = {name: weight.shape for name, weight in model.weights().items()}
+    products = [(weights[a][0], *_ranks(*weights[a][1:])) for _, _, a, _ in model.products()]
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "forward": forward.get_total_flops(),
+        "training": forward.get_total_flops() + backward.get_total_flops(),
+        "products": products,
+        "weights": sum(shape.numel() for shape in weights.values()),
+    }
+
+
+def _ranks(dim, dim_head):
+    return min(dim, dim_head), min(dim, 2 * dim_head)
+
+
+def job_counts(study):
+    """Jobs of every rule that takes more than seconds, for all runs of a study: a dict of rule to number."""
+    toy, runs = toy_runs(study), network_runs(study)
+    diagonal = {run["seed"] for run in toy if run["variant"] == "diagonal"}
+    perturbed = study.assumptions.seeds if study.assumptions else []
+    problems = {(run["variant"], run["seed"]) for run in toy} | {("diagonal", seed) for seed in perturbed}
+    counts = {
+        "make_problem": len(problems),
+        "run_algorithm1": len(diagonal),
+        "train_toy": len(toy),
+        "compare_theorem": len(diagonal),
+        "perturb_toy": 2 * len(perturbed),
+        "prepare_dataset": len({study.networks[run["network"]].dataset for run in runs}),
+        "train_network": len(runs),
+        "compute_spectra": len(runs),
+    }
+    return {rule: count for rule, count in counts.items() if count}
+
+
+def slurm_job_counts(counts):
+    """Of these jobs (`job_counts`), the SLURM jobs that they make up with the groups of the profile `slurm`: a dict."""
+    groups = {
+        "toy (a problem each)": counts.get("make_problem", 0),
+        "prepare_dataset": counts.get("prepare_dataset", 0),
+        "train_network": counts.get("train_network", 0),
+        "spectra (a run each)": counts.get("compute_spectra", 0),
+    }
+    return {name: count for name, count in groups.items() if count}
+
+
+def known_images(study, name, folder):
+    """Of a dataset, its `train` and `test` samples, `shape` and `classes`: as packed, else as under `plan.datasets`.
+
+    None if it is neither packed in `folder` nor there.
+    """
+    manifest = Path(folder) / "manifest.json"
+    if not manifest.exists():
+        return study.plan.datasets[name].model_dump() if name in study.plan.datasets else None
+    manifest = json.loads(manifest.read_text())
+    return {**manifest["counts"], "shape": manifest["shape"], "classes": len(manifest["classes"])}
+
+
+def run_cost(study, network, images):
+    """What a run of a network takes.
+
+    Parameters
+    ----------
+    study : study.configuration.Study
+    network : study.configuration.Network
+    images : dict
+        From `known_images`.
+
+    Returns
+    -------
+    dict
+        parameters
+            Of the model.
+        flops
+            Of a run: forward and backward passes for every sample trained on, and a forward pass for every test sample
+            after each epoch.
+        devices, device
+            How many GPUs or CPU cores it has, and which of these.
+        hours
+            Wall time at the rate in `plan.gpu` or `plan.cpu`, on all devices.
+        packed
+            Bytes of the dataset: pixels of one byte and labels of eight.
+        snapshots
+            Bytes of the weights in float32 at all snapshots.
+        checkpoints
+            Bytes while it runs: weights and two moments of each; the last two states and the one being written.
+        spectra
+            Bytes of singular values: 8 each, and twice, because they are in a table of the run and of the network.
+    """
+    recipe, hardware = network.recipe, network.hardware
+    cost = model_cost(network, images, tuple(study.extensions))
+    steps = images["train"] // recipe.batch_size
+    flops = recipe.epochs * (cost["training"] * steps * recipe.batch_size + cost["forward"] * images["test"])
+    device, devices = ("GPU", hardware.gpu) if hardware.gpu else ("core", hardware.threads)
+    rate = study.plan.gpu if hardware.gpu else study.plan.cpu
+    snapshots = len(recipe.snapshot_steps(steps))
+    size = 1
+    for length in images["shape"]:
+        size *= length
+    spectra = sum(
+        heads * ((snapshots + 1) * (8 * trained + ROW_BYTES) + 3 * snapshots * (8 * change + ROW_BYTES))
+        for heads, trained, change in cost["products"]
+    )
+    return {
+        "parameters": cost["parameters"],
+        "flops": flops,
+        "device": device,
+        "devices": devices,
+        "hours": flops / (rate.peak_tflops * 1e12 * rate.utilisation * devices) / 3600,
+        "packed": (images["train"] + images["test"]) * (size + 8),
+        "snapshots": 4 * snapshots * cost["weights"],
+        "checkpoints": 3 * 3 * cost["parameters"] * 4,
+        "spectra": 2 * spectra,
+    }
+
+
+def toy_hours(study):
+    """Core-hours of the toy runs, an estimate: gradients of a run, their FLOPs, and `TOY_SHARE` of a core's rate.
+
+    Gradient descent takes a gradient a step. The flow of diagonal weights took about 1000 cbrt(ln(1/alpha)) at the paper's
+    size, in proportion to the entries that become active (measured, alpha from 0.1 to 1e-3000), that of full weights some
+    2500 at 1e-4.
+    """
+    toy, rate = study.toy, study.plan.cpu.peak_tflops * 1e12 * TOY_SHARE
+    gradient = 8 * toy.samples * toy.tokens**2 * toy.dim
+    seconds = 0.0
+    for run in toy_runs(study):
+        variant, unit = toy.variants[run["variant"]], -log_alpha(run["alpha"])
+        if variant.method != "flow":
+            share = toy.batch_size / toy.samples if variant.method == "sgd" else 1
+            gradients = share * toy.max_time * unit / toy.step
+        else:
+            gradients = (1000 if variant.weights == "diagonal" else 1200) * unit ** (1 / 3) * toy.dim / 50
+        full = 4 * toy.samples * toy.tokens * toy.dim**2 if variant.weights == "full" else 0
+        seconds += gradients * (gradient + 2 * full) / rate
+    return seconds / 3600
+
+
+def measured_hours(path):
+    """Wall time in a Snakemake benchmark file, in hours; None if there is no such file."""
+    try:
+        with open(path, newline="") as file:
+            return float(next(csv.DictReader(file, delimiter="\t"))["s"]) / 3600
+    except FileNotFoundError:
+        return None
+
+
+def describe(study, datasets, benchmarks):
+    """The plan of a study as text, at most 120 columns wide.
+
+    Parameters
+    ----------
+    study : study.configuration.Study
+    datasets : str
+        Folder of the packed datasets.
+    benchmarks : str
+        Folder of the study's benchmark files.
+    """
+    costs, notes = {}, []
+    for name, network in study.networks.items():
+        images = known_images(study, network.dataset, Path(datasets) / network.dataset)
+        if images:
+            costs[name] = run_cost(study, network, images)
+        else:
+            notes.append(
+                f"{name} is left out: the size of {network.dataset} is not known before it is packed;"
+                " `plan.datasets` can say."
+            )
+    runs, jobs = network_runs(study), job_counts(study)
+    counts = {name: sum(run["network"] == name for run in runs) for name in costs}
+    parts = [
+        f'Plan of the study "{study.study}"',
+        "Jobs (tables and figures, seconds each, not counted)",
+        _count_table(jobs),
+        "SLURM jobs that these are with `--profile slurm`; tables and figures are made beside the controller",
+        _count_table(slurm_job_counts(jobs)),
+    ]
+    if study.toy:
+        parts.append(f"Toy runs: about {toy_hours(study):.2g} core-hours, Algorithm 1 and perturbations as much again")
+    if costs:
+        parts += [
+            "Training of networks, at " + _rates(study, costs),
+            text_table(_time_rows(costs, counts)),
+            "Disk (checkpoints are deleted at the end of a run)",
+            text_table(_disk_rows(costs, counts)),
+        ]
+    measured = _measured_rows(runs, costs, benchmarks)
+    if len(measured) > 1:
+        parts += [
+            "Hours predicted and measured (by the last attempt, of a run that was interrupted)",
+            text_table(measured),
+        ]
+    return "\n\n".join([*parts, *notes])
+
+
+def _rates(study, costs):
+    rates = {"GPU": study.plan.gpu, "core": study.plan.cpu}
+    used = {cost["device"]: rates[cost["device"]] for cost in costs.values()}
+    return ", ".join(f"{rate.utilisation:.0%} of {rate.peak_tflops:g} TFLOP/s a {d}" for d, rate in used.items())
+
+
+def _count_table(counts):
+    return text_table([*([name, str(number)] for name, number in counts.items()), ["total", str(sum(counts.values()))]])
+
+
+def _time_rows(costs, counts):
+    rows = [["network", "runs", "parameters", "FLOPs a run", "on", "hours a run", "device-hours"]]
+    totals = {}
+    for name, cost in costs.items():
+        hours = counts[name] * cost["hours"] * cost["devices"]
+        totals[cost["device"]] = totals.get(cost["device"], 0) + hours
+        on = f"{cost['devices']} {cost['device']}{'s' * (cost['devices'] > 1)}"
+        amount = [str(counts[name]), f"{cost['parameters'] / 1e6:.2f} M", f"{cost['flops']:.2e}"]
+        rows.append([name, *amount, on, f"{cost['hours']:.3g}", f"{hours:.3g}"])
+    for device, hours in totals.items():
+        rows.append(["total", "", "", "", f"{device}s", "", f"{hours:.3g}"])
+    return rows
+
+
+def _disk_rows(costs, counts):
+    rows = [["network", "packed", "snapshots", "spectra", "total", "checkpoints, a run"]]
+    total = 0
+    for name, cost in costs.items():
+        sizes = [cost["packed"], counts[name] * cost["snapshots"], counts[name] * cost["spectra"]]
+        total += sum(sizes)
+        rows.append([name, *map(size_text, (*sizes, sum(sizes), cost["checkpoints"]))])
+    return [*rows, ["total", "", "", "", size_text(total), ""]]
+
+
+def _measured_rows(runs, costs, benchmarks):
+    rows = [["network", "alpha", "seed", "predicted", "measured", "measured / predicted"]]
+    for run in runs:
+        path = Path(benchmarks) / "train_network" / "{network}_alpha_{alpha}_seed_{seed}.tsv".format(**run)
+        hours = measured_hours(path)
+        if hours is not None and run["network"] in costs:
+            predicted = costs[run["network"]]["hours"]
+            which = [run["network"], run["alpha"], str(run["seed"])]
+            rows.append([*which, f"{predicted:.3g}", f"{hours:.3g}", f"{hours / predicted:.2f}"])
+    return rows
