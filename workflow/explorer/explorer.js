@@ -189,14 +189,14 @@ const RANK_TICKS = [1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 3
 
 const headName = (head) => (head === "all" ? "mean of all" : String(Number(head) + 1));
 
-function chooseVit() {
-  const { runs } = study.vit;
-  const datasets = unique(runs.map((run) => run.dataset));
-  const dataset = choose("dataset", datasets, datasets[0]);
-  const ofDataset = runs.filter((run) => run.dataset === dataset);
-  const scales = unique(ofDataset.map((run) => run.alpha));
+function chooseNetwork() {
+  const { runs } = study.networks;
+  const networks = unique(runs.map((run) => run.network));
+  const network = choose("network", networks, networks[0]);
+  const ofNetwork = runs.filter((run) => run.network === network);
+  const scales = unique(ofNetwork.map((run) => run.alpha));
   const scale = choose("scale", scales, study.shown.scale);
-  const ofScale = ofDataset.filter((run) => run.alpha === scale);
+  const ofScale = ofNetwork.filter((run) => run.alpha === scale);
   const seeds = ofScale.map((run) => run.seed);
   const seed = choose("seed", seeds, study.shown.seed);
   const run = ofScale.find((candidate) => candidate.seed === seed);
@@ -205,11 +205,11 @@ function chooseVit() {
   const layer = choose("layer", range(layers), 1);
   const head = choose("head", ["all", ...range(heads)], "all");
   const epoch = chooseNumber("epoch", run.epochs.at(-1), (wanted) => nearest(run.epochs, wanted));
-  return { run, product, layer, head, epoch, ofDataset, options: { datasets, scales, seeds, layers, heads } };
+  return { run, product, layer, head, epoch, ofNetwork, options: { networks, scales, seeds, layers, heads } };
 }
 
 function showVitControls({ run, options }) {
-  showOptions("dataset", options.datasets, (name) => study.vit.names[name]);
+  showOptions("network", options.networks, (name) => study.networks.names[name]);
   showOptions("scale", options.scales);
   showOptions("seed", options.seeds);
   showOptions("product", Object.keys(PRODUCTS), (name) => PLAIN[name]);
@@ -282,9 +282,9 @@ function noteOfNoChange(view) {
 
 const transposed = (pairs) => [pairs.map(([first]) => first), pairs.map(([, second]) => second)];
 
-// A logarithmic axis with room for all the curves of a run's dataset, so that it stays when another head is chosen.
+// A logarithmic axis with room for all the curves of a run's network, so that it stays when another head is chosen.
 function rankAxis(view) {
-  const ranks = view.ofDataset.flatMap((run) =>
+  const ranks = view.ofNetwork.flatMap((run) =>
     Object.keys(STYLES).flatMap((matrix) => array(run.products[view.product][matrix].stable_rank).flat(2)));
   const largest = ranks.reduce((best, rank) => (rank > best ? rank : best), 1);
   const limits = [0.9, 1.15 * largest].map(Math.log10);
@@ -311,9 +311,9 @@ function drawRanks(view) {
 }
 
 function drawScales(view) {
-  const seeds = unique(view.ofDataset.map((run) => run.seed));
+  const seeds = unique(view.ofNetwork.map((run) => run.seed));
   const traces = seeds.flatMap((seed, number) => [...BASELINES, "delta"].map((matrix) => {
-    const runs = view.ofDataset.filter((run) => run.seed === seed);
+    const runs = view.ofNetwork.filter((run) => run.seed === seed);
     const [means, deviations] = transposed(runs.map((run) => rankAt(run, view, matrix, view.epoch)));
     const trace = styled(matrix, runs.map((run) => Number(run.alpha)), means, {
       customdata: runs.map((run) => run.alpha),
@@ -326,7 +326,7 @@ function drawScales(view) {
       error_y: { type: "data", array: deviations, visible: view.head === "all", thickness: 1.2, width: 4 },
     };
   }));
-  const scales = unique(view.ofDataset.map((run) => run.alpha));
+  const scales = unique(view.ofNetwork.map((run) => run.alpha));
   const logs = scales.map((scale) => Math.log10(scale));
   draw("scales", traces, {
     xaxis: axis("init scale α", {
@@ -350,7 +350,7 @@ function describeVit(view) {
 }
 
 function renderVit() {
-  const view = chooseVit();
+  const view = chooseNetwork();
   showVitControls(view);
   const heads = view.head === "all" ? "all heads" : `head ${headName(view.head)}`;
   document.querySelector("#vit .which").textContent = `of ${PLAIN[view.product]}, layer ${view.layer + 1}, ${heads}`;
@@ -375,30 +375,30 @@ function scaleColor(fraction) {
   return `rgb(${mixed.map(Math.round).join(",")})`;
 }
 
-function structureName(name) {
-  const { weights, teacher, method } = study.toy.structures[name];
+function variantName(name) {
+  const { weights, teacher, method } = study.toy.variants[name];
   return `${name}: ${weights} weights, ${teacher} teacher, ${METHODS[method]}`;
 }
 
 function chooseToy() {
-  const { runs, structures, stages } = study.toy;
-  const names = unique(runs.map((run) => run.structure));
-  const structure = choose("structure", names, names[0]);
-  const ofStructure = runs.filter((run) => run.structure === structure);
-  const problems = unique(ofStructure.map((run) => run.seed));
+  const { runs, variants, stages } = study.toy;
+  const names = unique(runs.map((run) => run.variant));
+  const variant = choose("variant", names, names[0]);
+  const ofVariant = runs.filter((run) => run.variant === variant);
+  const problems = unique(ofVariant.map((run) => run.seed));
   const problem = choose("problem", problems, study.shown.problem);
-  const ofProblem = ofStructure.filter((run) => run.seed === problem);
+  const ofProblem = ofVariant.filter((run) => run.seed === problem);
   const alphas = ofProblem.map((run) => run.alpha);
   const run = ofProblem.find((candidate) => candidate.alpha === choose("alpha", alphas, study.shown.alpha));
   const end = array(run.time).at(-1);
   const time = chooseNumber("time", end / 2, (wanted) => Math.max(0, Math.min(end, wanted)));
-  const prediction = structures[structure].predicted ? stages[problem] : undefined;
-  const full = structures[structure].weights === "full";
+  const prediction = variants[variant].predicted ? stages[problem] : undefined;
+  const full = variants[variant].weights === "full";
   return { run, ofProblem, prediction, end, full, time, options: { names, problems, alphas } };
 }
 
 function showToyControls({ end, time, options }) {
-  showOptions("structure", options.names, structureName);
+  showOptions("variant", options.names, variantName);
   showOptions("problem", options.problems);
   showSlider("alpha", options.alphas, String);
   Object.assign(byId("time"), { max: end, step: end / 1000, value: time });
@@ -543,11 +543,11 @@ function renderToy(changed) {
 
 // The page
 
-const VIT_KEYS = ["dataset", "scale", "seed", "product", "layer", "head", "epoch"];
-const TOY_KEYS = ["structure", "problem", "alpha", "time"];
+const NETWORK_KEYS = ["network", "scale", "seed", "product", "layer", "head", "epoch"];
+const TOY_KEYS = ["variant", "problem", "alpha", "time"];
 
-function render(changed = [...VIT_KEYS, ...TOY_KEYS]) {
-  if (study.vit && changed.some((key) => VIT_KEYS.includes(key))) renderVit();
+function render(changed = [...NETWORK_KEYS, ...TOY_KEYS]) {
+  if (study.networks && changed.some((key) => NETWORK_KEYS.includes(key))) renderVit();
   if (study.toy && changed.some((key) => TOY_KEYS.includes(key))) renderToy(changed);
 }
 
@@ -589,7 +589,7 @@ function showAbout() {
 }
 
 function connect() {
-  for (const id of ["dataset", "scale", "seed", "product", "layer", "head", "structure", "problem"]) {
+  for (const id of ["network", "scale", "seed", "product", "layer", "head", "variant", "problem"]) {
     byId(id).addEventListener("change", ({ target }) => update({ [id]: target.value }));
   }
   byId("time").addEventListener("input", ({ target }) => update({ time: target.value }));
@@ -601,8 +601,8 @@ function connect() {
     makePlayer("alpha", null, 1200);
     onClick("stages", (point) => update({ time: String(point.x) }));
   }
-  if (study.vit) {
-    byId("epoch").addEventListener("input", ({ target }) => update({ epoch: chooseVit().run.epochs[target.value] }));
+  if (study.networks) {
+    byId("epoch").addEventListener("input", ({ target }) => update({ epoch: chooseNetwork().run.epochs[target.value] }));
     makePlayer("epoch", null, 500);
     onClick("ranks", (point) => update({ epoch: String(point.x) }));
     onClick("scales", (point) => update({ scale: point.customdata }));

@@ -63,7 +63,7 @@ rule explorer:
     params:
         variants=STUDY.model_dump()["toy"]["variants"] if STUDY.toy else {},
         names=NETWORK_LABELS,
-        problem=headline_seed(STUDY) if STUDY.toy else None,
+        shown=explorer_start(STUDY),
         template=folder_digest("explorer"),
         code=library_digest("evidence/build_explorer"),
     message:

@@ -1,4 +1,4 @@
-"""The explorer: one HTML file in which a study's tables are turned over with sliders, from disk and offline.
+"""The explorer: one HTML file to browse a study's tables with sliders, from disk and offline.
 
 Numbers travel as one gzipped string of bytes with a JSON text that says where each array lies in it. What is drawn is
 decided in workflow/explorer/explorer.js; here the tables are only read, rounded and laid out for it.
@@ -12,15 +12,24 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
-import pandas as pd
 
 from rank_increase.notation import PRODUCTS, log_alpha
-from rank_increase.tables import read_table
+from rank_increase.tables import read_tables
 
 PAGE = Path(__file__).parents[2] / "explorer"
-RUN = ["structure", "alpha", "seed"]
-VIT_RUN = ["dataset", "alpha", "seed"]
+TOY_RUN = ["variant", "alpha", "seed"]
+NETWORK_RUN = ["network", "alpha", "seed"]
 HEADS = ["epoch", "layer", "head"]
+SHOWN = ("initial", "delta", "random_product", "noisy_factors")
+COLUMNS = {  # that the page needs of each table
+    "trajectory": [*TOY_RUN, "rescaled_time", "product", "index", "value"],
+    "losses": [*TOY_RUN, "rescaled_time", "loss"],
+    "stages": ["seed", "stage", "product", "index", "predicted_time", "loss", *PRODUCTS],
+    "spectra": [*NETWORK_RUN, *HEADS, "product", "matrix", "singular_values"],
+    "measures": [*NETWORK_RUN, *HEADS, "product", "matrix", "stable_rank"],
+    "metrics": [*NETWORK_RUN, "epoch", "test_accuracy"],
+    "claims": ["statement", "source", "measure", "value", "relation", "threshold", "verdict", "n", "details"],
+}
 
 
 class ArrayStore:
@@ -60,40 +69,40 @@ class ArrayStore:
         return base64.b64encode(gzip.compress(b"".join(self._parts), mtime=0)).decode()
 
 
-def toy_part(store, trajectory, stages, structures):
+def toy_part(store, trajectory, losses, stages, variants):
     """What the page knows of the toy model, a dict; None if there is no run.
 
     Parameters
     ----------
     store : ArrayStore
         Takes the arrays.
-    trajectory, stages : pandas.DataFrame or None
+    trajectory, losses, stages : pandas.DataFrame or None
         Tables of the study.
-    structures : dict
+    variants : dict
         Name -> `weights`, `teacher`, `method`, as in the config.
     """
     if trajectory is None or trajectory.empty:
         return None
+    of_run = {key: rows for key, rows in losses.groupby(TOY_RUN, observed=True)}
     runs = [
-        {**dict(zip(RUN, key, strict=True)), **_toy_run(store, rows)}
-        for key, rows in trajectory.groupby(RUN, observed=True)
+        {**dict(zip(TOY_RUN, key, strict=True)), **_toy_run(store, rows, of_run[key])}
+        for key, rows in trajectory.groupby(TOY_RUN, observed=True)
     ]
-    runs.sort(key=lambda run: (list(structures).index(run["structure"]), run["seed"], -log_alpha(run["alpha"])))
+    runs.sort(key=lambda run: (list(variants).index(run["variant"]), run["seed"], -log_alpha(run["alpha"])))
     predictions = {} if stages is None else {int(seed): rows for seed, rows in stages.groupby("seed")}
     return {
-        "structures": {name: {**form, "predicted": _has_prediction(form)} for name, form in structures.items()},
+        "variants": {name: {**form, "predicted": _has_prediction(form)} for name, form in variants.items()},
         "runs": runs,
         "stages": {seed: _prediction(store, rows) for seed, rows in predictions.items()},
     }
 
 
-def _has_prediction(structure):
-    return structure["weights"] == structure["teacher"] == "diagonal"
+def _has_prediction(variant):
+    return variant["weights"] == variant["teacher"] == "diagonal"
 
 
-def _toy_run(store, rows):
-    rows = rows.astype({"product": str})
-    moments = rows.drop_duplicates("rescaled_time").sort_values("rescaled_time")
+def _toy_run(store, rows, losses):
+    rows, moments = rows.astype({"product": str}), losses.sort_values("rescaled_time")
     values = rows.pivot(index=["product", "index"], columns="rescaled_time", values="value")
     return {
         "time": store.add(moments["rescaled_time"]),
@@ -113,17 +122,17 @@ def _prediction(store, stages):
     }
 
 
-def vit_part(store, spectra, baselines, metrics, names):
-    """What the page knows of vision transformers, a dict; None if there is no run.
+def networks_part(store, spectra, measures, metrics, names):
+    """What the page knows of networks, a dict; None if there is no run.
 
     Parameters
     ----------
     store : ArrayStore
         Takes the arrays.
-    spectra, baselines, metrics : pandas.DataFrame or None
+    spectra, measures, metrics : pandas.DataFrame or None
         Tables of the study.
     names : dict
-        Dataset -> what the page calls it, if not as the config does.
+        Network -> what the page calls it.
 
     Raises
     ------
@@ -132,26 +141,27 @@ def vit_part(store, spectra, baselines, metrics, names):
     """
     if spectra is None or spectra.empty:
         return None
-    rows = pd.concat([spectra[spectra["matrix"] != "trained"], baselines.rename(columns={"baseline": "matrix"})])
-    rows = rows.astype({"product": str, "matrix": str})
-    accuracy = {key: run.sort_values("epoch") for key, run in metrics.groupby(VIT_RUN, observed=True)}
+    keys = [*NETWORK_RUN, *HEADS, "product", "matrix"]
+    rows, ranks = (table[table["matrix"].isin(SHOWN)].astype({"matrix": str}) for table in (spectra, measures))
+    rows = rows.astype({"product": str}).merge(ranks.astype({"product": str}), on=keys, how="left", validate="1:1")
+    accuracy = {key: run.sort_values("epoch") for key, run in metrics.groupby(NETWORK_RUN, observed=True)}
     runs = [
         {
-            **dict(zip(VIT_RUN, key, strict=True)),
+            **dict(zip(NETWORK_RUN, key, strict=True)),
             "epochs": np.unique(run["epoch"]).tolist(),
             "accuracy": dict(accuracy[key][["epoch", "test_accuracy"]].itertuples(index=False, name=None)),
             "products": {
                 product: {
                     matrix: _spectra(store, run[(run["product"] == product) & (run["matrix"] == matrix)], key)
-                    for matrix in ("initial", "delta", "random_product", "noisy_factors")
+                    for matrix in SHOWN
                 }
-                for product in PRODUCTS
+                for product in run["product"].unique()
             },
         }
-        for key, run in rows.groupby(VIT_RUN, observed=True)
+        for key, run in rows.groupby(NETWORK_RUN, observed=True)
     ]
-    runs.sort(key=lambda run: (run["dataset"], log_alpha(run["alpha"]), run["seed"]))
-    return {"names": {run["dataset"]: names.get(run["dataset"], run["dataset"]) for run in runs}, "runs": runs}
+    runs.sort(key=lambda run: (run["network"], log_alpha(run["alpha"]), run["seed"]))
+    return {"names": {run["network"]: names.get(run["network"], run["network"]) for run in runs}, "runs": runs}
 
 
 def _spectra(store, rows, key):
@@ -184,17 +194,8 @@ def claims_part(claims):
 
 
 def read_study(tables):
-    """Tables by name, with the columns that the page needs, from a dict name -> path."""
-    head = [*VIT_RUN, "epoch", "layer", "head", "product", "singular_values", "stable_rank"]
-    columns = {
-        "trajectory": [*RUN, "rescaled_time", "loss", "product", "index", "value"],
-        "stages": ["seed", "stage", "product", "index", "predicted_time", "loss", *PRODUCTS],
-        "spectra": [*head, "matrix"],
-        "baselines": [*head, "baseline"],
-        "metrics": [*VIT_RUN, "epoch", "test_accuracy"],
-        "claims": ["statement", "source", "measure", "value", "relation", "threshold", "verdict", "n", "details"],
-    }
-    return {name: read_table(path, columns=columns[name]) for name, path in tables.items()}
+    """Tables by name, with the columns that the page needs, from a dict name -> list of paths; those without are left out."""
+    return {name: read_tables(paths, columns=COLUMNS[name]) for name, paths in tables.items() if paths}
 
 
 def render_page(study, store):

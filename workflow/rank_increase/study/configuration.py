@@ -596,6 +596,16 @@ def shown_networks(study, entry):
     return options.get("networks") or ([options["network"]] if "network" in options else list(study.networks))
 
 
+def explorer_start(study):
+    """What the explorer shows first: `scale` and `seed` of a network, `alpha` and `problem` of the toy model; a dict."""
+    toy = [run for run in toy_runs(study) if run["seed"] == headline_seed(study) and run["variant"] == "diagonal"]
+    paper = [run["alpha"] for run in toy if log_alpha(run["alpha"]) >= log_alpha("1e-32")]  # stages are seen best there
+    start = {"scale": "1", "seed": next((run["seed"] for run in network_runs(study)), 0)}
+    if study.toy:
+        start |= {"problem": headline_seed(study), "alpha": min(paper, key=log_alpha) if paper else None}
+    return start
+
+
 def check_folder(folder):
     """Raise a `ConfigError` if no results can be written to `folder`, existing or not."""
     folder = FilePath(folder).absolute()

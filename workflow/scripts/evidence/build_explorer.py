@@ -1,27 +1,27 @@
-"""Rule `explorer`: the page in which a study's tables are turned over with sliders."""
+"""Rule `explorer`: the page to browse a study's tables with sliders."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from rank_increase.pages.explorer import ArrayStore, claims_part, read_study, render_page, toy_part, vit_part
 from rank_increase.jobs import start_job
+from rank_increase.pages.explorer import ArrayStore, claims_part, networks_part, read_study, render_page, toy_part
 from rank_increase.tables import atomic, read_provenance
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(tables, page, *, structures, names, shown, provenance):
-    """Write the page of the study from its `tables`, a dict name -> path, which may lack those of a half."""
+def main(tables, page, *, variants, names, shown, provenance):
+    """Write the page of the study from its `tables`, a dict name -> paths, which may lack those of a half."""
     rows, store = read_study(tables), ArrayStore()
-    commits = sorted({read_provenance(path).get("commit") or "unknown" for path in tables.values()})
+    commits = {read_provenance(path).get("commit") or "unknown" for paths in tables.values() for path in paths}
     content = {
-        "about": {"study": provenance["study"], "commits": commits, "date": datetime.now(UTC).date().isoformat()},
+        "about": {"study": provenance["study"], "commits": sorted(commits), "date": datetime.now(UTC).date().isoformat()},
         "provenance": provenance,
         "shown": shown,
-        "toy": toy_part(store, rows.get("trajectory"), rows.get("stages"), structures),
+        "toy": toy_part(store, rows.get("trajectory"), rows.get("losses"), rows.get("stages"), variants),
         "claims": claims_part(rows.get("claims")),
-        "vit": vit_part(store, rows.get("spectra"), rows.get("baselines"), rows.get("metrics"), names),
+        "networks": networks_part(store, rows.get("spectra"), rows.get("measures"), rows.get("metrics"), names),
     }
     with atomic(page) as temporary:
         temporary.write_text(render_page(content, store), encoding="utf-8")
@@ -29,11 +29,12 @@ def main(tables, page, *, structures, names, shown, provenance):
 
 if __name__ == "__main__":
     provenance = start_job(snakemake)
+    params = snakemake.params
     main(
-        dict(snakemake.input.items()),
+        {name: [paths] if isinstance(paths, str) else list(paths) for name, paths in snakemake.input.items()},
         snakemake.output.page,
-        structures=snakemake.params.structures,
-        names=snakemake.params.names,
-        shown=snakemake.params.shown,
+        variants=params.variants,
+        names=params.names,
+        shown=params.shown,
         provenance=provenance,
     )
