@@ -119,6 +119,7 @@ SCHEMAS = {
             ("value", pa.float64()),  # null if not tested
             ("relation", pa.string()),  # supported if value stands in it to the threshold
             ("threshold", pa.float64()),
+            ("reason", pa.string()),  # for the threshold
             ("verdict", pa.string()),  # supported, not supported, not tested
             ("n", pa.string()),  # what the value rests on, in words
             ("data", pa.string()),  # tables and runs
