@@ -31,6 +31,7 @@ import ast
 import math
 import operator
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pandas as pd
 
@@ -109,7 +110,12 @@ def declared_claims(extensions=()):
     entries = list(registered("claim", tuple(extensions)).values())
     for entry in entries:
         _check(entry)
-    return sorted(entries, key=lambda entry: (entry.module is None, "each" in entry.details))
+    return sorted(entries, key=_group)
+
+
+def _group(entry):
+    """What declarations have in common that stand together on a page."""
+    return entry.module is None, entry.details.get("each", [])
 
 
 def _check(entry):
@@ -164,27 +170,36 @@ def evaluate(entries, tables, settings, labels):
     Returns
     -------
     list of Claim
+        In the order of the declarations; those of one network and product stand together.
     """
-    return [claim for entry in entries for claim in _evaluate(entry, tables, settings, labels)]
+    claims = []
+    for _, group in groupby(entries, key=_group):
+        found = [pair for entry in group for pair in _evaluate(entry, tables, settings, labels)]
+        places = list(dict.fromkeys(place for place, _ in found))
+        claims += [claim for _, claim in sorted(found, key=lambda pair: places.index(pair[0]))]
+    return claims
 
 
 def _evaluate(entry, tables, settings, labels):
+    """Yield (place, claim): a network, product and so on, as a tuple, and what came of the test there."""
     defaults = {name: ast.literal_eval(default) for name, (_, default, _) in entry.parameters.items() if default}
     known = defaults | settings | entry.details
     parameters = {name: known[name] for name in entry.parameters if name in known}
     wanted, each = entry.details["tables"], entry.details.get("each", [])
     if absent := [name for name in wanted if name not in tables]:
         missing = f"the table {absent[0]}, which this study does not make"
-        yield _claim(entry, parameters, {}, labels).untested(missing)
+        yield (), _claim(entry, parameters, {}, labels).untested(missing)
         return
     frames = [tables[name] for name in wanted]
     places = frames[0][each].astype(str).drop_duplicates().to_dict("records") if each else []
     for place in places or [{}]:
         claim = _claim(entry, parameters, place, labels)
         try:
-            yield claim.tested(*entry.load()(*(_rows(frame, place) for frame in frames), **parameters))
+            result = entry.load()(*(_rows(frame, place) for frame in frames), **parameters)
         except NotTested as missing:
-            yield claim.untested(str(missing))
+            yield tuple(place.values()), claim.untested(str(missing))
+        else:
+            yield tuple(place.values()), claim.tested(*result)
 
 
 def _rows(frame, place):
