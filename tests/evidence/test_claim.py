@@ -185,8 +185,8 @@ def test_a_parameter_that_is_not_declared_has_its_default_or_that_of_the_study(e
         ({"source": ""}, "lacks source"),
         ({"tables": []}, "lacks tables"),
         ({"relation": "!="}, "has the relation '!='; known are <,"),
-        ({"tables": ["metrix"]}, "asks for the unknown table metrix"),
-        ({"treshold": 1}, "has the unknown argument treshold"),
+        ({"tables": ["accuracies"]}, "asks for the unknown table accuracies"),
+        ({"limit": 1}, "has the unknown argument limit"),
     ],
 )
 def test_a_mistake_in_a_declaration_is_named(extension, changed, mistake):
