@@ -40,7 +40,7 @@ FIGURES = drawn_figures(STUDY, EXTENSIONS)
 NETWORK_LABELS = {name: network.label or name for name, network in STUDY.networks.items()}
 FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 # What a run's results do not depend on: an edit there must not train for days.
-NOT_TRAINING = ["jobs", "options", "registry", "tables", "study.slurm", "study.status", "training.ownership"]
+NOT_TRAINING = ["jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
 
 
 def table_files(table, networks=None):
