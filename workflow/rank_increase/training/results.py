@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from rank_increase.training.snapshots import SnapshotError, check_snapshot
+from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path
 
 def finished_metrics(job):
     """Rows of schema "metrics" of a run that is done."""
@@ -29,7 +29,9 @@ def publish_snapshots(job, ownership, folder):
     temporary, old = (folder.with_name(f".{folder.name}.{ownership.owner.token}.{part}") for part in ("new", "old"))
     try:
         temporary.mkdir(parents=True)
-        for source in sorted((Path(job.scratch) / "snapshots").glob("step_*.safetensors")):
+        of_epoch = int(finished_metrics(job)["step"].iloc[0])
+        for step in job.recipe.snapshot_steps(of_epoch):
+            source = snapshot_path(Path(job.scratch) / "snapshots", step)
             try:
                 check_snapshot(source)
             except SnapshotError as error:
