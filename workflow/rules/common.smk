@@ -3,7 +3,7 @@
 import os
 import sys
 
-sys.path.insert(0, str(workflow.current_basedir.join("..")))
+sys.path.insert(0, os.path.abspath(str(workflow.current_basedir.join(".."))))
 from rank_increase.registry import find, registered
 from rank_increase.study.configuration import (
     NETWORK_TABLES,

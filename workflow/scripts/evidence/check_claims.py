@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rank_increase.claims import claims_frame, claims_html, claims_markdown
+from rank_increase.evidence.claim import claims_frame, claims_html, claims_markdown
 from rank_increase.jobs import start_job
 from rank_increase.tables import atomic, read_table, write_table
-from rank_increase.toy_claims import TABLES, toy_claims
-from rank_increase.vit_claims import COLUMNS, vit_claims
+from rank_increase.evidence.toy import TABLES, toy_claims
+from rank_increase.evidence.networks import COLUMNS, vit_claims
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
