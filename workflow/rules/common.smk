@@ -106,7 +106,7 @@ def hardware(key):
 def source_digest(wildcards):
     """Digest of what packs a dataset: its source is chosen by name."""
     source = find("source", STUDY.datasets[wildcards.dataset].source, EXTENSIONS)
-    return library_digest("networks/prepare_dataset", also=[source])
+    return library_digest("networks/prepare_dataset", also=[source], without=["jobs", "ownership", "registry"])
 
 
 def training_digest(wildcards):
