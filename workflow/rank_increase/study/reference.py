@@ -17,14 +17,20 @@ from rank_increase.study.configuration import study_type
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 WRITTEN = "written by `make reference` from the types in workflow/rank_increase/study/configuration.py"
-KINDS = {  # what a configuration chooses by name -> the key that does, and what is said of it
-    "source": ("datasets.<name>.source", "Sources of datasets"),
+KINDS = {  # what a configuration chooses by name -> the key that does, and a heading
+    "source": ("datasets.<name>.source", "Sources"),
     "model": ("networks.<name>.model.family", "Models"),
     "loss": ("networks.<name>.recipe.loss", "Losses"),
     "optimizer": ("networks.<name>.recipe.optimizer", "Optimizers"),
     "figure": ("figures.<name>", "Figures"),
 }
-CHOSEN = {"datasets": "see the sources below", "model": "see the models below", "figures": "see the figures below"}
+CHOSEN = {  # places of the configuration whose keys depend on such a choice
+    "datasets": "see the sources below",
+    "networks.<name>.model": "see the models below",
+    "networks.<name>.recipe.loss": "see the losses below",
+    "networks.<name>.recipe.optimizer": "see the optimizers below",
+    "figures": "see the figures below",
+}
 
 
 def sections(model, place=""):
@@ -35,7 +41,7 @@ def sections(model, place=""):
     yield place, model
     for name, field in model.model_fields.items():
         inner, mark = _section(field.annotation)
-        if inner and name not in (*CHOSEN, "loss", "optimizer"):
+        if inner and f"{place}.{name}".removeprefix(".") not in CHOSEN:
             yield from sections(inner, f"{place}.{name}{mark}".removeprefix("."))
 
 
@@ -69,7 +75,7 @@ def must_be(model, name):
     node = node.get("items", node)
     if "must_be" in node:
         return f"a list; of each: {node['must_be']}"
-    return CHOSEN.get(name, "")
+    return ""
 
 
 def default_text(field):
@@ -93,15 +99,14 @@ def _plain(value):
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def key_table(model, without=()):
-    """The keys of a section as a table in Markdown."""
+def key_table(model, place=""):
+    """The keys of a section at this place as a table in Markdown."""
     lines = ["| key | meaning | must be | default |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        if name in without:
-            continue
         inner, _ = _section(field.annotation)
         default = "" if inner and not field.is_required() and field.default is not None else f"`{default_text(field)}`"
-        cells = [f"`{name}`", field.description or "", must_be(model, name), default.replace("`required`", "required")]
+        kind = CHOSEN.get(f"{place}.{name}".removeprefix("."), must_be(model, name))
+        cells = [f"`{name}`", field.description or "", kind, default.replace("`required`", "required")]
         lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
@@ -112,12 +117,12 @@ def readme():
     for place, model in sections(study_type()):
         title = f"### `{place}`" if place else "### Top level"
         about = " ".join((model.__doc__ or "").split())
-        parts += [title, about, key_table(model)] if place else [title, key_table(model)]
+        parts += [title, about, key_table(model, place)] if place else [title, key_table(model)]
     for kind, (key, title) in KINDS.items():
         parts += [f"## {title}", f"Chosen under `{key}`; each is defined in `workflow/{_home(kind)}`."]
         for name, entry in registered(kind).items():
             options = entry.options()
-            parts += [f"### {title.removesuffix('s')} `{name}`", " ".join(entry.caption.split())]
+            parts += [f"### {kind.capitalize()} `{name}`", " ".join(entry.caption.split())]
             if options.model_fields:
                 parts.append(key_table(options))
     return "\n\n".join(parts) + "\n"

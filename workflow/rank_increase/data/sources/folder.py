@@ -15,6 +15,7 @@ def image_folder(downloads, threads, *, path: Path, size: Count):
     Parameters
     ----------
     path : str
+        Of the folder.
     size : int
         Side of the packed images: the shorter side is brought to it, and the middle cut out.
     threads : int

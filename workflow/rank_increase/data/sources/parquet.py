@@ -17,7 +17,7 @@ def parquet(downloads, threads, *, train: Path, test: Path, classes: Count, size
     Parameters
     ----------
     train, test : str
-        Paths of the files.
+        Paths of both files.
     classes : int
         Number of classes. Their names are taken from the file's metadata `class_names`, joined by commas, if there.
     size : int
