@@ -7,14 +7,14 @@ PYTHON ?= python3
 OUTPUT ?= results/benchmarks
 UV_VERSION := 0.9.30
 
-# config/config.yaml is the demo and is always read; any other study is laid over it.
+# Without --configfile, config/config.yaml is read, the demo.
 CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
 
 # Not plain sh: with the default shell, make 3.81 (macOS) looks commands up on its own PATH, not on the one set here.
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan status report publish readme cancel clean-scratch clean-snapshots test test-slow test-slurm bench lint lock clean help
+.PHONY: all env plan status report publish readme reference compare cancel clean-scratch clean-snapshots test test-slow test-slurm bench lint lock clean help
 
 all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -42,10 +42,10 @@ plan: env ## print what a study will cost: jobs, GPU-hours, disk (STUDY=paper)
 status: env ## print how far a study has come, also while it runs (STUDY=paper)
 	@snakemake status --cores 1 --quiet all --nolock $(CONFIG)
 
-clean-scratch: env ## delete what runs keep to go on from, of finished runs
+clean-scratch: env ## delete checkpoints of finished runs
 	@snakemake clean_scratch --cores 1 --quiet all $(CONFIG)
 
-clean-snapshots: env ## delete that and the weights of runs whose spectra are there: a new measure would train anew
+clean-snapshots: env ## delete these and the snapshots of runs whose spectra are there: a new probe would train anew
 	@snakemake clean_snapshots --cores 1 --quiet all $(CONFIG)
 
 report: env ## write claims, figures, configuration, rule graph and run times of a finished study to one page (STUDY=demo)
@@ -56,9 +56,15 @@ publish: env ## copy tables, figures and claims of a study to results/published 
 	snakemake --cores 1 publish $(CONFIG)
 
 readme: env ## put the numbers of results/published into README.md
-	PYTHONPATH=workflow/scripts python tests/readme.py
+	PYTHONPATH=workflow python tests/readme.py
 
-# Jobs outlive a controller that is killed: they save their state when cancelled, and the next controller goes on.
+reference: env ## write config/README.md, defaults.yaml and schema.json from the types of the configuration
+	PYTHONPATH=workflow python -m rank_increase.study.reference
+
+compare: env ## compare the tables of two folders of results: make compare A=results/demo B=/tmp/before
+	@PYTHONPATH=workflow python -m rank_increase.study.compare '$(A)' '$(B)'
+
+# Jobs outlive a controller that is killed: they save their state when cancelled, and the next controller resumes them.
 cancel: ## after a controller has died: cancel the SLURM jobs of this folder and unlock it (DIRECTORY=.)
 	@squeue --me --noheader --format='%A|%Z' | awk -F '|' -v folder='$(DIRECTORY)' '$$2 == folder {print $$1}' | \
 		xargs --no-run-if-empty scancel
@@ -76,7 +82,7 @@ test-slurm: env ## start a SLURM of one node, test the profile on it, stop it (D
 	pytest -m slurm tests/slurm; status=$$?; tests/slurm/stop_slurm.sh; exit $$status
 
 bench: env .venv-benchmark/.installed ## measure speed against peers (QUICK=1, OUTPUT=results/benchmarks)
-	PYTHONPATH=workflow/scripts OMP_NUM_THREADS=1 python tests/benchmarks --output $(OUTPUT) $(if $(QUICK),--quick)
+	PYTHONPATH=workflow OMP_NUM_THREADS=1 python tests/benchmarks --output $(OUTPUT) $(if $(QUICK),--quick)
 
 # Without their dependencies, which are those of the product: found behind its packages, they replace none.
 .venv-benchmark/.installed: envs/benchmark.txt | env

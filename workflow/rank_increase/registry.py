@@ -25,7 +25,7 @@ from pydantic import Field, create_model
 
 from rank_increase import options as option_types
 
-LIBRARY = Path(__file__).parent
+LIBRARY = Path(__file__).resolve().parent
 HOMES = {  # folders and modules in which each kind is defined
     "model": "networks",
     "source": "data/sources",

@@ -3,7 +3,7 @@
 import os
 import sys
 
-sys.path.insert(0, str(workflow.current_basedir.join("..")))
+sys.path.insert(0, os.path.abspath(str(workflow.current_basedir.join(".."))))
 from rank_increase.registry import find, registered
 from rank_increase.study.configuration import (
     NETWORK_TABLES,
@@ -40,7 +40,7 @@ FIGURES = drawn_figures(STUDY, EXTENSIONS)
 NETWORK_LABELS = {name: network.label or name for name, network in STUDY.networks.items()}
 FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 # What a run's results do not depend on: an edit there must not train for days.
-NOT_TRAINING = ["jobs", "options", "registry", "tables", "study.slurm", "study.status", "training.ownership"]
+NOT_TRAINING = ["jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
 
 
 def table_files(table, networks=None):
@@ -106,7 +106,7 @@ def hardware(key):
 def source_digest(wildcards):
     """Digest of what packs a dataset: its source is chosen by name."""
     source = find("source", STUDY.datasets[wildcards.dataset].source, EXTENSIONS)
-    return library_digest("networks/prepare_dataset", also=[source])
+    return library_digest("networks/prepare_dataset", also=[source], without=["jobs", "ownership", "registry"])
 
 
 def training_digest(wildcards):

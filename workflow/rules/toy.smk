@@ -38,7 +38,7 @@ rule make_problem:
         **toy_settings("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO"),
         weights=lambda wildcards: STUDY.toy.variants[wildcards.variant].weights,
         teacher=lambda wildcards: STUDY.toy.variants[wildcards.variant].teacher,
-        code=library_digest("toy/make_problem"),
+        code=library_digest("toy/make_problem", without=["jobs"]),
     message:
         "Toy problem {wildcards.variant}, seed {wildcards.seed}"
     script:
@@ -63,7 +63,7 @@ rule run_algorithm1:
         runtime=30,
     params:
         **toy_settings("max_time"),
-        code=library_digest("toy/run_algorithm1"),
+        code=library_digest("toy/run_algorithm1", without=["jobs"]),
     message:
         "Algorithm 1 on the problem of seed {wildcards.seed}"
     script:
@@ -93,7 +93,7 @@ rule train_toy:
         **toy_settings("max_time", "points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_rtol"),
         **toy_settings("full_flow_atol", "step", "batch_size"),
         method=lambda wildcards: STUDY.toy.variants[wildcards.variant].method,
-        code=library_digest("toy/train_toy"),
+        code=library_digest("toy/train_toy", without=["jobs"]),
     message:
         "Toy run {wildcards.variant}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"
     script:
@@ -120,7 +120,7 @@ rule compare_theorem:
     params:
         **toy_settings("max_time"),
         alphas=diagonal_alphas,
-        code=library_digest("toy/compare_theorem"),
+        code=library_digest("toy/compare_theorem", without=["jobs"]),
     message:
         "Theorem 4.5 on the problem of seed {wildcards.seed}"
     script:
@@ -148,7 +148,7 @@ rule perturb_toy:
         **toy_settings("max_time", "activation_weight", "flow_rtol", "flow_atol"),
         settings=lambda wildcards: STUDY.assumptions.model_dump(include={"alpha", "threshold", "points"}),
         noise=lambda wildcards: getattr(STUDY.assumptions, wildcards.assumption).model_dump(),
-        code=library_digest("toy/perturb_toy"),
+        code=library_digest("toy/perturb_toy", without=["jobs"]),
     message:
         "Perturbation runs at {wildcards.assumption}, seed {wildcards.seed}"
     script:

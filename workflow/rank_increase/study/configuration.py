@@ -275,12 +275,23 @@ def study_type(extensions=()):
         __base__=Recipe,
         __doc__=Recipe.__doc__,
         **{
-            name: (choice(name, "name", extensions), Field(Recipe.model_fields[name].default, validate_default=True))
+            name: (
+                choice(name, "name", extensions),
+                Field(
+                    Recipe.model_fields[name].default,
+                    validate_default=True,
+                    description=Recipe.model_fields[name].description,
+                ),
+            )
             for name in ("loss", "optimizer")
         },
     )
     network = create_model(
-        "Network", __base__=Network, model=(choice("model", "family", extensions), ...), recipe=(recipe, ...)
+        "Network",
+        __base__=Network,
+        __doc__=Network.__doc__,
+        model=(choice("model", "family", extensions), Field(description="The model, by `family` and its options.")),
+        recipe=(recipe, Field(description="How it is trained.")),
     )
     figures = create_model(
         "Figures",

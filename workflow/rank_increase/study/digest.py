@@ -12,7 +12,7 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-WORKFLOW = Path(__file__).parents[2]
+WORKFLOW = Path(__file__).resolve().parents[2]
 LIBRARY = "rank_increase"
 WHOLE, IMPORTED = None, ""  # in place of a name: all of a module, and what runs when it is imported
 REDUNDANT = {"ctx", "kind", "type_comment"}  # fields: where a node stands, whether a string is u"", a comment
@@ -125,7 +125,7 @@ def _read(folder, name):
 
 def _name(folder, path):
     """What a file is called here: a name with dots within `folder`, and its path elsewhere."""
-    path = path.absolute()
+    path = path.resolve()
     return ".".join(path.relative_to(folder).with_suffix("").parts) if path.is_relative_to(folder) else str(path)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from rank_increase.study.configuration import ConfigError, Study, network_runs, toy_runs
 from rank_increase.study.plan import known_images
 from rank_increase.study.text import size_text, text_table
-from rank_increase.training.ownership import SILENCE, Owner, current_owner
+from rank_increase.ownership import SILENCE, Owner, current_owner
 
 SHOWN_SILENCE = 2 * SILENCE  # clocks of two machines may differ a little
 STATES = ("finished", "running", "stopped", "waiting")

@@ -1,9 +1,11 @@
 """Snapshots: weights of a network at one step, as safetensors files that say which products they are factors of.
 
-A snapshot needs no model to be read: its metadata names the products, and its tensors are in the paper's orientation.
+A snapshot needs no model to be read: its metadata names the products and carries the SHA-256 of the weights, and its
+tensors are in the paper's orientation.
 """
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 
+class SnapshotError(ValueError):
+    """A snapshot that is missing or damaged; its text names the file."""
+
+
 def snapshot_path(folder, step):
     """Where the snapshot of a step lies."""
     return Path(folder) / f"step_{step}.safetensors"
 
 
-def save_snapshot(path, weights, products, *, step, epoch):
+def write_snapshot(path, weights, products, *, step, epoch):
     """Write a snapshot.
 
     Parameters
@@ -31,17 +37,56 @@ def save_snapshot(path, weights, products, *, step, epoch):
     epoch : float
         The same in epochs.
     """
-    metadata = {"products": json.dumps([list(product) for product in products]), "step": str(step), "epoch": repr(epoch)}
-    save_file({name: np.ascontiguousarray(weight) for name, weight in weights.items()}, path, metadata)
+    weights = {name: np.ascontiguousarray(weight) for name, weight in weights.items()}
+    metadata = {
+        "products": json.dumps([list(product) for product in products]),
+        "step": str(step),
+        "epoch": repr(float(epoch)),
+        "sha256": _digest(weights, weights.get),
+    }
+    save_file(weights, path, metadata)
+
+
+def open_snapshot(path):
+    """The snapshot at `path`, as `safetensors.safe_open` returns it: weights are read one by one.
+
+    Raises
+    ------
+    SnapshotError
+        If the file is missing, or not as long as its header says.
+    """
+    try:
+        return safe_open(path, framework="numpy")
+    except FileNotFoundError as error:
+        raise SnapshotError(f"{path} does not exist") from error
+    except SafetensorError as error:
+        raise SnapshotError(f"{path} is damaged: {error}") from error
+
+
+def check_snapshot(path):
+    """Raise a `SnapshotError` unless the snapshot at `path` is whole; one weight is in memory at a time."""
+    file = open_snapshot(path)
+    if (file.metadata() or {}).get("sha256") != _digest(file.keys(), file.get_tensor):
+        raise SnapshotError(f"{path} is damaged: its contents do not have the SHA-256 they were written with")
+
+
+def _digest(names, weight):
+    """SHA-256 of names, types, shapes and values."""
+    digest = sha256()
+    for name in sorted(names):
+        array = weight(name)
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 class Snapshots:
-    """The snapshots of a run, of which the factors of one product at one step are read at a time.
+    """The snapshots of a run, checked, of which the factors of one product at one step are read at a time.
 
     Parameters
     ----------
     folder : str
-        With files step_0.safetensors, ..., as `save_snapshot` writes them.
+        With files step_0.safetensors, ..., as `write_snapshot` writes them.
 
     Attributes
     ----------
@@ -55,32 +100,39 @@ class Snapshots:
     Raises
     ------
     ValueError
-        If the weights at initialization are not there, or a file is damaged or lacks what it names.
+        If the weights at initialization are not there, or a file is damaged or does not say what it holds.
     """
 
     def __init__(self, folder):
         self._files = {int(path.stem.removeprefix("step_")): path for path in Path(folder).glob("step_*.safetensors")}
-        self.steps = sorted(self._files)
+        self.steps, self.epochs = sorted(self._files), {}
         if 0 not in self._files:
             raise ValueError(f"{folder} has no step_0.safetensors, the weights at initialization")
-        metadata = {step: self._open(step).metadata() or {} for step in self.steps}
-        try:
-            self.products = [tuple(product) for product in json.loads(metadata[0]["products"])]
-            self.epochs = {step: float(metadata[step]["epoch"]) for step in self.steps}
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"{folder} has snapshots that do not say what they hold: {error}") from error
-        if not self.products:
-            raise ValueError(f"{self._files[0]} names no product")
-
-    def _open(self, step):
-        try:
-            return safe_open(self._files[step], framework="numpy")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{self._files[step]} is damaged: {error}") from error
+        for step in self.steps:
+            path = self._files[step]
+            try:
+                check_snapshot(path)
+            except SnapshotError as error:
+                raise ValueError(
+                    f"{error}: delete {folder} and run the same command again, which takes the snapshots from the scratch"
+                    " folder of the run if they are whole there, and trains again if not."
+                ) from error
+            metadata = open_snapshot(path).metadata()
+            try:
+                self.epochs[step] = float(metadata["epoch"])
+                self.products = self.products if step else [tuple(one) for one in json.loads(metadata["products"])]
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"{path} does not say what it holds: {error}") from error
 
     def factors(self, step, product):
-        """A and B of a product at a step, float64, each of shape (heads, dim, dim_head)."""
-        file, (*_, A, B) = self._open(step), product
+        """A and B of a product at a step, float64, each of shape (heads, dim, dim_head).
+
+        Raises
+        ------
+        ValueError
+            If the file lacks one of them, or it is not finite.
+        """
+        file, (*_, A, B) = open_snapshot(self._files[step]), product
         return self._weight(file, step, A), self._weight(file, step, B)
 
     def _weight(self, file, step, name):

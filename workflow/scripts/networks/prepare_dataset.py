@@ -1,19 +1,20 @@
-"""Rule `prepare_dataset`: images and labels of a dataset as packed arrays, whatever they come from."""
+"""Rule `prepare_dataset`: samples and labels of a dataset as packed arrays, whatever they come from."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rank_increase.data import pack
+from rank_increase.data.packed import pack
 from rank_increase.jobs import progress, start_job
-from rank_increase.sources import open_source
+from rank_increase.registry import find
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(folder, *, source, downloads, threads, label):
+def main(folder, *, source, downloads, threads, extensions, label):
     """Pack the dataset that `source`, an entry under `datasets` in the configuration, describes into `folder`."""
-    opened = open_source(source, downloads, threads)
+    options = {key: value for key, value in source.items() if key != "source"}
+    opened = find("source", source["source"], extensions).load()(downloads, threads, **options)
     with progress(label, sum(split.count for split in opened.splits.values())) as advance:
         pack(folder, opened, source, advance)
 
@@ -25,5 +26,6 @@ if __name__ == "__main__":
         source=snakemake.params.source,
         downloads=snakemake.params.downloads,
         threads=snakemake.threads,
+        extensions=tuple(snakemake.params.extensions),
         label=f"packing {snakemake.wildcards.dataset}",
     )

@@ -1,23 +1,17 @@
-"""Rule `train_vit`: a vision transformer trained from one init scale; goes on where a killed attempt was."""
+"""Rule `train_network`: a network trained from one init scale; an interrupted run resumes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.ownership import owned
-from rank_increase.slurm import requeue_if_preempted
-from rank_increase.study import scratch_folder
+from rank_increase.study.slurm import requeue_if_preempted
+from rank_increase.study.status import scratch_folder
 from rank_increase.tables import write_table
-from rank_increase.training import (
-    Job,
-    Recipe,
-    device_name,
-    finished_metrics,
-    forget_weights,
-    process_count,
-    publish_snapshots,
-    train,
-)
+from rank_increase.training.loop import Job
+from rank_increase.training.processes import device_name, process_count, train
+from rank_increase.training.recipe import Recipe
+from rank_increase.training.results import finished_metrics, prune_checkpoints, publish_snapshots
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -31,7 +25,7 @@ def main(metrics, snapshots, *, job, processes, provenance):
             publish_snapshots(job, ownership, snapshots)
             ownership.check()
             write_table(metrics, finished_metrics(job), "metrics", {**provenance, "device": device_name()})
-            forget_weights(job)
+            prune_checkpoints(job)
     except BaseException:
         requeue_if_preempted()
         raise
@@ -42,17 +36,18 @@ if __name__ == "__main__":
     params, wildcards, resources = snakemake.params, snakemake.wildcards, snakemake.resources
     processes = process_count(resources.gpu, resources.processes)
     job = Job(
-        dataset=str(Path(snakemake.input.manifest).parent),
+        dataset=str(Path(snakemake.input.dataset[0]).parent),
         scratch=str(scratch_folder(resources.scratch_dir, **dict(wildcards.items()))),
         model=params.model,
-        recipe=Recipe(**params.training),
+        recipe=Recipe(**params.recipe),
         alpha=float(wildcards.alpha),
         seed=int(wildcards.seed),
         code=params.code,
         checkpoint_minutes=resources.checkpoint_minutes,
         pass_size=resources.pass_size,
         threads=max(1, snakemake.threads // processes),
-        label=f"ViT on {wildcards.dataset}, alpha = {wildcards.alpha}, seed {wildcards.seed}",
+        label=f"{wildcards.network}, alpha = {wildcards.alpha}, seed {wildcards.seed}",
+        extensions=tuple(params.extensions),
         log=snakemake.log[0],
     )
     main(snakemake.output.metrics, snakemake.output.snapshots, job=job, processes=processes, provenance=provenance)

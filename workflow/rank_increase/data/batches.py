@@ -1,10 +1,10 @@
-"""Batches of a packed dataset on the device that trains, in an order that follows from seed and epoch alone."""
+"""Batches of a packed dataset on the training device, in an order that follows from seed and epoch alone."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rank_increase.data import map_in_order
+from rank_increase.data.packed import map_in_order
 
 DEVICE_SHARE = 0.4  # of a GPU's free memory that a split may take; a larger one is read batch by batch
 READERS = 4  # threads that read such a split ahead
@@ -13,16 +13,16 @@ READERS = 4  # threads that read such a split ahead
 class Batches:
     """Batches of a dataset.
 
-    Nothing is drawn from a random stream that goes on from step to step: the order of an epoch, its crops and its flips
+    No random stream runs from step to step: the order of an epoch, its crops and its flips
     are functions of (seed, epoch), whatever the device and the number of processes. So the number of a step is all that
     a resumed run has to know.
 
     Parameters
     ----------
-    dataset : data.Dataset
+    dataset : packed.Dataset
     device : torch.device
     batch_size : int
-        Images in a step, over all processes. What is left over at the end of an epoch sits it out.
+        Images in a step, over all processes. The incomplete last batch of an epoch is dropped.
     seed : int
     augment : bool
         Random crops of the image with a margin of an eighth of its side, and random flips.
@@ -70,6 +70,12 @@ class Batches:
     def normalised(self, images):
         """Images (n, channels, height, width), float32, of zero mean and unit variance over the train split."""
         return ((images.float() - self._mean) / self._std).permute(0, 3, 1, 2)
+
+
+def meta_batch(shape):
+    """One sample as a model takes it, without numbers: what FLOPs are counted with on torch's meta device."""
+    height, width, channels = shape
+    return torch.empty((1, channels, height, width), device="meta")
 
 
 class _Split:

@@ -1,0 +1,331 @@
+"""The training loop of a run in one process; it can be killed at any moment and resumes where it was."""
+
+import logging
+import math
+import os
+import shutil
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from rank_increase.data.batches import Batches
+from rank_increase.data.packed import open_dataset
+from rank_increase.jobs import progress
+from rank_increase.registry import find
+from rank_increase.tables import SCHEMAS, atomic
+from rank_increase.training.checkpoints import Checkpoints, Stopped
+from rank_increase.training.recipe import Recipe
+from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path, write_snapshot
+
+TEST_PASS = 512  # test images at a time, unless a pass of the training is smaller
+AGREEMENT = 10  # steps after which several processes ask each other whether to save or stop
+logger = logging.getLogger("rank_increase")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings of a run, passed to each of its processes.
+
+    Parameters
+    ----------
+    dataset : str
+        Folder of a packed dataset.
+    scratch : str
+        Folder for metrics so far, snapshots and checkpoints; an interrupted run resumes from what is there.
+    model : dict
+        Its `family` and options.
+    recipe : Recipe
+    alpha : float
+        Init scale, 1 for torch's default initial values.
+    seed : int
+        Of the initial weights and of the order of the images.
+    code : str
+        Digest of the code: a checkpoint of other code is not resumed from.
+    checkpoint_minutes : float
+    pass_size : int
+        Images that a device takes at once, 0 for as many as there are.
+    threads : int
+        Of each process, on the CPU.
+    label : str
+        For progress and messages.
+    extensions : tuple of str
+        Python files that may register what is chosen by name.
+    log : str, optional
+        Where processes other than this one write their log.
+    device : str, optional
+        Instead of the best there is.
+    """
+
+    dataset: str
+    scratch: str
+    model: dict
+    recipe: Recipe
+    alpha: float
+    seed: int
+    code: str
+    checkpoint_minutes: float
+    pass_size: int
+    threads: int
+    label: str
+    extensions: tuple = ()
+    log: str | None = None
+    device: str | None = None
+
+
+class Run:
+    """State of a run in one process: model, optimizer, and what has been measured."""
+
+    def __init__(self, job, ownership, device, rank, processes, stop):
+        self.job, self.recipe, self.device, self.stop = job, job.recipe, device, stop
+        self.ownership = ownership
+        self.processes, self.first = processes, rank == 0
+        dataset = open_dataset(job.dataset)
+        chosen = {"model": job.model["family"], "loss": job.recipe.loss["name"], "optimizer": job.recipe.optimizer["name"]}
+        found = {kind: find(kind, name, job.extensions).load() for kind, name in chosen.items()}
+        torch.manual_seed(job.seed)  # on the CPU, so that a seed gives the same weights on every device
+        shape, classes = dataset.manifest["shape"], len(dataset.manifest["classes"])
+        model = found["model"](shape, classes, **_options(job.model, "family"))
+        model.scale_initial_weights(job.alpha)
+        self.model = model.to(device)
+        self.loss = partial(found["loss"], **_options(job.recipe.loss))
+        parameters, options = self.model.parameters(), _options(job.recipe.optimizer)
+        self.optimizer = found["optimizer"](parameters, self.recipe.learning_rate, **options)
+        self.batches = Batches(
+            dataset,
+            device,
+            batch_size=self.recipe.batch_size,
+            seed=job.seed,
+            augment=self.recipe.augment,
+            rank=rank,
+            processes=processes,
+        )
+        self.step, self.rows, self.saved = 0, [], time.monotonic()
+        self.snapshot_steps = self.recipe.snapshot_steps(self.batches.steps)
+        # Sum of the loss and number of right answers in this epoch, of this process.
+        self.totals = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        key = [dataset.digest, job.model, self.recipe, job.alpha, job.seed, job.code]
+        self.checkpoints = Checkpoints(Path(job.scratch) / "checkpoints", repr(key), ownership.check)
+        self._resume()
+        self.forward = self.model
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            self.model.compile()
+        if processes > 1:
+            self.forward = DistributedDataParallel(self.model)
+
+    def _resume(self):
+        state = self._saved_state() if self.first else None
+        if self.processes > 1:  # one reads and deletes; the others are given what it found
+            states = [state]
+            dist.broadcast_object_list(states, device=torch.device("cpu"))
+            state = states[0]
+        if state is None:
+            if self.first:  # what is there is of another run
+                (Path(self.job.scratch) / "metrics.csv").unlink(missing_ok=True)
+                shutil.rmtree(Path(self.job.scratch) / "snapshots", ignore_errors=True)
+            return
+        self.step, self.rows = state["step"], state["rows"]
+        self._write_metrics()
+        if self.step == self._last_step:
+            logger.info("%s: was trained to the end before", self.job.label)
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.first:
+            self.totals += state["totals"].to(self.totals)
+            logger.info("%s: resumes after step %d of %d", self.job.label, self.step, self._last_step)
+
+    def _saved_state(self):
+        """The state to resume from, or None: the newest whose snapshots so far are whole, lest the run ends without."""
+        return self.checkpoints.load(self._has_whole_snapshots)
+
+    def _has_whole_snapshots(self, state):
+        try:
+            for step in self.snapshot_steps:
+                if step <= state["step"]:
+                    check_snapshot(snapshot_path(Path(self.job.scratch) / "snapshots", step))
+        except SnapshotError as error:
+            message = "%s: cannot resume after step %d, because snapshots are missing or damaged: %s"
+            logger.warning(message, self.job.label, state["step"], error)
+            return False
+        return True
+
+    @property
+    def _last_step(self):
+        return self.recipe.epochs * self.batches.steps
+
+    def fit(self):
+        """Train the remaining epochs."""
+        if self.step == 0:
+            self._keep_snapshot()
+        with progress(self.job.label, self._last_step, self.step) if self.first else nullcontext() as advance:
+            for epoch in range(self.step // self.batches.steps + 1, self.recipe.epochs + 1):
+                row = self._epoch(epoch, advance)
+                self._check_finite(row["train_loss"], row["test_loss"])
+                self.rows.append(row)
+                self.totals.zero_()
+                self._write_metrics()
+                self._keep_snapshot()
+                self._save_or_stop(last=epoch == self.recipe.epochs)
+
+    def _epoch(self, epoch, advance):
+        """Train an epoch, or what is left of it; returns its row of schema "metrics"."""
+        steps = self.batches.steps
+        first_step, start = self.step - (epoch - 1) * steps, time.perf_counter()
+        self.model.train()
+        for images, labels in self.batches.train(epoch, first_step):
+            learning_rate = self.recipe.learning_rate_at(self.step, steps)
+            self._update(images, labels, learning_rate)
+            self.step += 1
+            if self.first:
+                advance(self.step, self._note(epoch, first_step, start))
+            if self.step % steps:
+                self._keep_snapshot()
+                self._save_or_stop()
+        # Reading the totals waits for the device, so that the time is the computation's.
+        loss, right = (self._summed(self.totals) / (steps * self.recipe.batch_size)).tolist()
+        seconds = time.perf_counter() - start
+        test_loss, test_right = self._test()
+        return {
+            "epoch": epoch,
+            "step": self.step,
+            "learning_rate": learning_rate,
+            "train_loss": loss,
+            "train_accuracy": right,
+            "test_loss": test_loss,
+            "test_accuracy": test_right,
+            "images_per_second": (steps - first_step) * self.recipe.batch_size / seconds,
+        }
+
+    def _update(self, images, labels, learning_rate):
+        """One step on the mean loss of the batch, in passes of at most `pass_size` samples."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        size = self.job.pass_size or len(labels)
+        for begin in range(0, len(labels), size):
+            last = begin + size >= len(labels)
+            with nullcontext() if last or self.processes == 1 else self.forward.no_sync():
+                loss = self._forward(images[begin : begin + size], labels[begin : begin + size])
+                # DDP averages gradients over the processes: times their number, it is the sum over the batch.
+                (loss * (self.processes / self.recipe.batch_size)).backward()
+        self.optimizer.step()
+
+    def _forward(self, images, labels):
+        """Sum of the loss over these images, which are added to the totals."""
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.forward(self.batches.normalised(images))
+        loss = self.loss(logits, labels)
+        with torch.no_grad():
+            self.totals += torch.stack([loss.detach(), (logits.argmax(dim=1) == labels).sum()]).to(self.totals.dtype)
+        return loss
+
+    def _test(self):
+        """Mean loss and accuracy on the test split."""
+        of_training, self.totals = self.totals, torch.zeros_like(self.totals)
+        self.model.eval()
+        with torch.no_grad():
+            for images, labels in self.batches.test(min(self.job.pass_size or TEST_PASS, TEST_PASS)):
+                self._forward(images, labels)
+        totals, self.totals = self.totals, of_training
+        return (self._summed(totals) / self.batches.test_count).tolist()
+
+    def _summed(self, totals):
+        """A copy of these totals, summed over the processes."""
+        totals = totals.clone()
+        if self.processes > 1:
+            dist.all_reduce(totals)
+        return totals.cpu()
+
+    def _note(self, epoch, first_step, start):
+        """What to say of the current epoch, as a function: asking waits for the device."""
+
+        def note():
+            steps = self.batches.steps
+            seen = (self.step - (epoch - 1) * steps) * self.recipe.batch_size / self.processes
+            trained = (self.step - (epoch - 1) * steps - first_step) * self.recipe.batch_size
+            loss, right = (self.totals.cpu() / seen).tolist()
+            rate = trained / (time.perf_counter() - start)
+            return f"epoch {epoch}, loss {loss:.3f}, accuracy {100 * right:.1f} %, {rate:.0f} images/s"
+
+        return note
+
+    def _check_finite(self, *losses):
+        if not all(map(math.isfinite, losses)):
+            raise FloatingPointError(
+                f"{self.job.label}: the loss is not finite by step {self.step}, so the run ends here: try a lower"
+                f" `learning_rate` or a longer warm-up. What was measured before is in {self.job.scratch}."
+            )
+
+    def _write_metrics(self):
+        if self.first:
+            with atomic(Path(self.job.scratch) / "metrics.csv") as temporary:
+                pd.DataFrame(self.rows, columns=SCHEMAS["metrics"].names).to_csv(temporary, index=False)
+                self.ownership.check()
+
+    def _keep_snapshot(self):
+        """Write the weights to watch, if this is a step for it."""
+        if not self.first or self.step not in self.snapshot_steps:
+            return
+        weights = {name: weight.numpy() for name, weight in self.model.weights().items()}
+        with atomic(snapshot_path(Path(self.job.scratch) / "snapshots", self.step)) as temporary:
+            epoch = self.step / self.batches.steps
+            write_snapshot(temporary, weights, self.model.products(), step=self.step, epoch=epoch)
+            _flush(temporary)
+            self.ownership.check()
+
+    def _save_or_stop(self, last=False):
+        """Save the state if it is time, or if the run is to end now."""
+        reason = self.stop.reason
+        due = time.monotonic() - self.saved > 60 * self.job.checkpoint_minutes
+        if self.processes > 1:
+            if self.step % AGREEMENT and self.step % self.batches.steps:
+                return
+            wishes = torch.tensor([bool(reason), due and self.first], dtype=torch.int32)
+            dist.all_reduce(wishes)
+            reason = reason or ("another process has to stop" if wishes[0] else None)
+            due = bool(wishes[1])
+        if not (reason or due or last):
+            return
+        self.saved = time.monotonic()
+        totals = self._summed(self.totals)
+        if self.first:
+            self._check_finite(float(totals[0]))  # a state that is lost already must not replace a good one
+            self._save(totals, must=bool(reason))
+        if reason and not last:
+            message = (
+                f"{self.job.label}: {reason}; the state after step {self.step} of {self._last_step} is saved, and the"
+                " same command resumes there."
+            )
+            logger.warning(message)
+            raise Stopped(message)
+
+    def _save(self, totals, must):
+        state = {"step": self.step, "rows": self.rows}
+        if self.step < self._last_step:  # else nobody needs the weights again
+            state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "totals": totals}
+        try:
+            self.checkpoints.save(self.step, state)
+        except (OSError, RuntimeError) as error:  # torch.save has RuntimeErrors of its own for a full disk
+            self.ownership.check()
+            if must:
+                raise
+            logger.warning("%s: the state could not be saved, training continues: %s", self.job.label, error)
+
+
+def _options(chosen, key="name"):
+    return {name: value for name, value in chosen.items() if name != key}
+
+
+def _flush(path):
+    """Wait until a file is on the disk, so that no power cut leaves half of it behind a newer checkpoint."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+

@@ -1,0 +1,174 @@
+"""The processes of a run: where they compute, how they are started, and what is said of one that fails."""
+
+import logging
+import multiprocessing
+import os
+import signal
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from rank_increase.data.packed import DatasetError, array_bytes, check_arrays, open_dataset
+from rank_increase.jobs import append_log, progress
+from rank_increase.ownership import NotOwner
+from rank_increase.training.checkpoints import SIGNALS, Stopped, StopRequest
+from rank_increase.training.loop import Run
+
+logger = logging.getLogger("rank_increase")
+
+
+def choose_device(rank=0):
+    """The best device there is: a CUDA GPU, the one of this rank; Apple's; the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", rank)
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def device_name():
+    """What results are computed on, for their provenance."""
+    device = choose_device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def process_count(gpus, processes):
+    """Processes of a run: one for each GPU that it can see of those it has asked for; on the CPU as many as it says.
+
+    Raises
+    ------
+    RuntimeError
+        If it has asked for GPUs, and sees none: on the CPU it would take weeks.
+    """
+    if not gpus:
+        return processes
+    if choose_device().type == "cpu":
+        raise RuntimeError(
+            f"this run asks for {gpus} GPU{'s' * (gpus > 1)} and torch {torch.__version__} sees none: ask for a node"
+            " that has them, with a driver that is new enough, or put `gpu: 0` under the network's `hardware` to use the CPU."
+        )
+    return max(1, min(gpus, torch.cuda.device_count()))
+
+
+def train(job, ownership, processes=1):
+    """Train to the last epoch; the result lies in `job.scratch`, and is found there if the run is finished.
+
+    There, metrics.csv has a row of schema "metrics" for each epoch and grows while it runs, and
+    snapshots/step_{s}.safetensors the weights at `Recipe.snapshot_steps`.
+
+    Parameters
+    ----------
+    job : Job
+    ownership : ownership.Ownership
+        Of `job.scratch`.
+    processes : int
+        Each takes a share of every batch, on a GPU of its own where there are some. The first alone writes.
+
+    Raises
+    ------
+    Stopped
+        If a signal or the end of a SLURM job comes first; the state is saved.
+    NotOwner
+        If another process has taken the scratch folder over; nothing has been written since.
+    RuntimeError
+        If one of several processes fails.
+    FloatingPointError
+        If the loss is no longer finite; what was measured until then stays.
+    DatasetError, ValueError
+        If the dataset is damaged or was changed since it was packed, or does not fit the model or the recipe.
+    """
+    _check_dataset(job)
+    if processes == 1:
+        _train(job, ownership)
+        return
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id="run",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=1,
+        signals_to_handle="SIGHUP,SIGQUIT",  # the launcher would give processes 30 s to save their state
+    )
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it prints every traceback three times
+    before = {number: signal.signal(number, _pass_on) for number in SIGNALS}
+    try:
+        elastic_launch(launch, _worker)(job, ownership)
+    except ChildFailedError as error:
+        raise _failure(job, error.get_first_failure()[1]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_dataset(job):
+    """Compare the dataset with its manifest, once for all processes; a signal ends this early."""
+    label = f"{job.label}: checking {job.dataset}"
+    open_dataset(job.dataset)  # names files that are missing
+    with StopRequest() as stop, progress(label, array_bytes(job.dataset)) as advance:
+
+        def advance_or_stop(done):
+            advance(done)
+            if stop.received:
+                raise Stopped(f"{label}: received {stop.received}; the same command resumes the run.")
+
+        check_arrays(job.dataset, advance_or_stop)
+
+
+def _pass_on(number, _frame):
+    # On a terminal, Ctrl-C has reached the children already, and a second SIGINT would end them at once.
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGTERM if number == signal.SIGINT else number)
+
+
+def _failure(job, failure):
+    """The exception for the first of several processes that failed."""
+    if failure.exitcode < 0:
+        return RuntimeError(
+            f"{job.label}: one of its processes was ended by {failure.signal_name()}, as happens when memory runs out"
+            " (`mem_mb`); the same command resumes from the last checkpoint."
+        )
+    message = failure.message  # a dict if the process could still say what it was
+    if not isinstance(message, dict):
+        return RuntimeError(f"{job.label}: {message}")
+    kind, _, text = message["message"].removeprefix("_Ended: ").partition(": ")
+    expected = {kind.__name__: kind for kind in (Stopped, NotOwner, FloatingPointError, DatasetError, ValueError)}
+    if kind in expected:
+        return expected[kind](text)
+    logger.error("%s", message["extraInfo"]["py_callstack"])
+    return RuntimeError(f"{job.label}: {message['message']}")
+
+
+class _Ended(Exception):
+    """What the launcher is told instead of a SystemExit, from which it would learn nothing."""
+
+
+@record  # so that the launcher knows what went wrong
+def _worker(job, ownership):
+    try:
+        _train(job, ownership)
+    except (Stopped, NotOwner) as ended:
+        raise _Ended(f"{type(ended).__name__}: {ended}") from ended
+
+
+def _train(job, ownership):
+    """One of the processes of a run."""
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device(job.device) if job.device else choose_device(rank)
+    torch.set_num_threads(job.threads)
+    if processes > 1:
+        if rank == 0 and job.log:
+            append_log(job.log)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        # Signals and checkpoints are agreed on through gloo: that does not wait for the GPU.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        with StopRequest() as stop:
+            Run(job, ownership, device, rank, processes, stop).fit()
+    finally:
+        if processes > 1:
+            dist.destroy_process_group()
+

@@ -1,0 +1,57 @@
+"""What a finished run leaves: its metrics and snapshots, put where the workflow expects them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path
+
+def finished_metrics(job):
+    """Rows of schema "metrics" of a run that is done."""
+    return pd.read_csv(Path(job.scratch) / "metrics.csv")
+
+
+def publish_snapshots(job, ownership, folder):
+    """Put the snapshots of a run that is done into `folder`, all or none, whatever is there.
+
+    They are links to those in the scratch folder, which take no room, or copies if that is on another file system.
+
+    Raises
+    ------
+    SnapshotError
+        If one is missing or damaged; nothing is published.
+    NotOwner
+        If another process has taken the scratch folder over.
+    """
+    folder = Path(folder)
+    temporary, old = (folder.with_name(f".{folder.name}.{ownership.owner.token}.{part}") for part in ("new", "old"))
+    try:
+        temporary.mkdir(parents=True)
+        of_epoch = int(finished_metrics(job)["step"].iloc[0])
+        for step in job.recipe.snapshot_steps(of_epoch):
+            source = snapshot_path(Path(job.scratch) / "snapshots", step)
+            try:
+                check_snapshot(source)
+            except SnapshotError as error:
+                raise SnapshotError(f"{error}: run the same command again, to train again from before it.") from error
+            try:
+                os.link(source, temporary / source.name)
+            except OSError:
+                shutil.copy2(source, temporary)
+        ownership.check()
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+    finally:
+        for left in (temporary, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def prune_checkpoints(job):
+    """Delete the checkpoints of a finished run but for the last, which is what it takes to publish it again."""
+    checkpoints = sorted((Path(job.scratch) / "checkpoints").glob("step_*.pt"))
+    for path in checkpoints[:-1]:
+        path.unlink(missing_ok=True)
+

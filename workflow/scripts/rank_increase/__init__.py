@@ -1,1 +1,0 @@
-"""The library behind the scripts: pure functions and small classes, testable without Snakemake."""
