@@ -9,12 +9,15 @@ from rank_increase.study.configuration import (
     NETWORK_TABLES,
     TOY_TABLES,
     ConfigError,
+    check_data_dir,
+    check_demo,
     check_folder,
     drawn_figures,
     explorer_start,
     figure_options,
     made_tables,
     network_runs,
+    read_config,
     read_study,
     shown_networks,
     toy_runs,
@@ -24,8 +27,13 @@ from rank_increase.study.failures import describe_failures
 from rank_increase.study.status import outcome
 
 try:
+    for configfile in workflow.overwrite_configfiles:
+        read_config(configfile)  # Snakemake has read it, and takes the last of two equal keys
+    check_demo(config)
     STUDY = read_study(config)
     check_folder(f"results/{STUDY.study}")
+    if STUDY.data_dir:
+        check_data_dir(os.path.expanduser(STUDY.data_dir))
 except ConfigError as error:
     sys.exit(str(error))  # its sentences, where an exception would come with places in this file
 

@@ -99,4 +99,3 @@ def _fetch(address, part, begun):
                 came += len(block)
     if expected and came < int(expected):
         raise OSError(f"broken off after {came} of {expected} bytes")
-

@@ -255,4 +255,3 @@ def add_legend(figure, axes):
     order = sorted(range(len(labels)), key=lambda entry: labels[entry] in at_random)
     handles, labels = ([entries[entry] for entry in order] for entries in (handles, labels))
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-

@@ -142,8 +142,8 @@ def draw_runs(tables, shown, seed):
     ----------
     tables : figures.job.StudyTables
     shown : dict of str to str or None
-        Variant, a key of `FORMS`, -> init scale; None for the smallest that the study has. Variants without runs are left
-        out.
+        Variant, a key of `FORMS`, -> init scale; None for the smallest that the study has. Variants without runs are
+        left out.
     seed : int
     """
     losses = tables.read("losses", ["variant", "alpha", "rescaled_time", "loss"], seed=seed)
@@ -455,4 +455,3 @@ def draw_limit_distance(axes, losses, limit, colors):
         axes.plot(*points[-1], "o", ms=4.5, color=colors[alpha])
     _scale_to_alpha(axes, *np.exp(np.log(points).mean(axis=0)))
     axes.set(ylabel="mean |loss - limit|")
-

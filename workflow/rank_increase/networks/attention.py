@@ -67,7 +67,7 @@ class Attention(nn.Module):
 
 
 def attention_weights(layers):
-    """Weights of the attention of several layers by name, such as layer_0.W_K: a dict of tensors (`Attention.weights`)."""
+    """`Attention.weights` of several layers by name, such as layer_0.W_K: a dict of tensors."""
     return {f"layer_{n}.{name}": weight for n, layer in enumerate(layers) for name, weight in layer.weights().items()}
 
 

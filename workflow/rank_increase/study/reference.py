@@ -134,7 +134,10 @@ def _home(kind):
 
 def defaults():
     """The text of config/defaults.yaml."""
-    lines = [f"# Every key with its default: {WRITTEN}.", "# Keys without a default stand in comments. A study states what differs."]
+    lines = [
+        f"# Every key with its default: {WRITTEN}.",
+        "# Keys without a default stand in comments. A study states what differs.",
+    ]
     return "\n".join([*lines, "", *_default_lines(study_type(), 0)]) + "\n"
 
 

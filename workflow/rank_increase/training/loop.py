@@ -87,7 +87,11 @@ class Run:
         self.ownership = ownership
         self.processes, self.first = processes, rank == 0
         dataset = open_dataset(job.dataset)
-        chosen = {"model": job.model["family"], "loss": job.recipe.loss["name"], "optimizer": job.recipe.optimizer["name"]}
+        chosen = {
+            "model": job.model["family"],
+            "loss": job.recipe.loss["name"],
+            "optimizer": job.recipe.optimizer["name"],
+        }
         found = {kind: find(kind, name, job.extensions).load() for kind, name in chosen.items()}
         torch.manual_seed(job.seed)  # on the CPU, so that a seed gives the same weights on every device
         shape, classes = dataset.manifest["shape"], len(dataset.manifest["classes"])
@@ -328,4 +332,3 @@ def _flush(path):
     """Wait until a file is on the disk, so that no power cut leaves half of it behind a newer checkpoint."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-

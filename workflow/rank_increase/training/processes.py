@@ -45,7 +45,7 @@ def process_count(gpus, processes):
     if choose_device().type == "cpu":
         raise RuntimeError(
             f"this run asks for {gpus} GPU{'s' * (gpus > 1)} and torch {torch.__version__} sees none: ask for a node"
-            " that has them, with a driver that is new enough, or put `gpu: 0` under the network's `hardware` to use the CPU."
+            " that has them, with a driver that is new enough, or put `gpu: 0` under the network's `hardware`."
         )
     return max(1, min(gpus, torch.cuda.device_count()))
 
@@ -171,4 +171,3 @@ def _train(job, ownership):
     finally:
         if processes > 1:
             dist.destroy_process_group()
-

@@ -8,6 +8,7 @@ import pandas as pd
 
 from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path
 
+
 def finished_metrics(job):
     """Rows of schema "metrics" of a run that is done."""
     return pd.read_csv(Path(job.scratch) / "metrics.csv")
@@ -54,4 +55,3 @@ def prune_checkpoints(job):
     checkpoints = sorted((Path(job.scratch) / "checkpoints").glob("step_*.pt"))
     for path in checkpoints[:-1]:
         path.unlink(missing_ok=True)
-
