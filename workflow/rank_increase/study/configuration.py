@@ -40,6 +40,7 @@ TOY_TABLES = ("trajectory", "losses", "events", "conservation", "stages", "theor
 NETWORK_TABLES = ("metrics", "spectra", "measures")
 RESERVED = ("published", "benchmarks")  # folders of results/ that are no study's
 MAX_TOY_BYTES = 10**12  # of a toy run: the memory of a large node
+ONE_LINE = Field(min_length=1, json_schema_extra={"must_be": "a list of at least one line of runs"})
 DEMO = FilePath(__file__).resolve().parents[3] / "config" / "config.yaml"
 
 
@@ -177,7 +178,7 @@ class Toy(Section):
     """Samples in a minibatch of SGD."""
     variants: dict[Name, Variant] = VARIANTS
     """Named variants of the experiment."""
-    runs: Annotated[list[ToyRuns], Field(min_length=1)]
+    runs: Annotated[list[ToyRuns], ONE_LINE]
     """Which to run."""
 
 
@@ -257,7 +258,7 @@ class Network(Section):
     """How it is trained."""
     hardware: Hardware = Hardware()
     """What a run asks of the machine."""
-    runs: Annotated[list[NetworkRuns], Field(min_length=1)]
+    runs: Annotated[list[NetworkRuns], ONE_LINE]
     """Which to run."""
 
 
@@ -411,9 +412,8 @@ def read_study(config):
     ConfigError
         With a sentence for every mistake.
     """
-    extensions = config.get("extensions") or []
     try:
-        checked = study_type(tuple(extensions) if isinstance(extensions, list) else ()).model_validate(config)
+        checked = study_type(_extensions(config)).model_validate(config)
     except RegistryError as error:
         raise ConfigError(f"config: {error}") from error
     except ValidationError as error:
@@ -423,11 +423,17 @@ def read_study(config):
     return checked
 
 
+def _extensions(config):
+    """Extension files of a configuration that has not been checked yet; a tuple of str."""
+    named = config.get("extensions")
+    return tuple(path for path in named if isinstance(path, str)) if isinstance(named, list) else ()
+
+
 def _sentences(error, config):
     """A sentence for every mistake that pydantic has found."""
     known, schema = [], None
     for mistake in error.errors():
-        schema = schema or study_type(tuple(config.get("extensions") or ())).model_json_schema()
+        schema = schema or study_type(_extensions(config)).model_json_schema()
         place, node = _locate(schema, mistake["loc"], config)
         where = f"`{place}`" if place else "the configuration"
         match mistake["type"]:
@@ -443,18 +449,23 @@ def _sentences(error, config):
                 key, tag = mistake["ctx"]["discriminator"].strip("'"), mistake["ctx"]["tag"]
                 names = [name.strip(" '") for name in mistake["ctx"]["expected_tags"].split(",")]
                 yield f"config: `{place}.{key}` is {tag!r}; {_hint(tag, list(dict.fromkeys(names)))}"
-            case "string_too_long":
-                limit = mistake["ctx"]["max_length"]
-                yield f"config: {where} has {len(mistake['input'])} characters, of which {limit} are allowed."
             case "string_pattern_mismatch" if mistake["loc"][-1:] == ("[key]",):
-                yield f"config: the name {mistake['input']!r} in {where} must be {_words(node)}."
+                yield f"config: the name {_shortened(mistake['input'])} in {where} must be {_words(node)}."
             case _:
                 said = mistake["msg"][0].lower() + mistake["msg"][1:]
                 words = _words(node) or said.removeprefix("input should be ")
-                yield f"config: {where} is {mistake['input']!r}, but must be {words}."
+                yield f"config: {where} is {_shortened(mistake['input'])}, but must be {words}."
+
+
+def _shortened(value):
+    """A value as Python writes it, cut where it is longer than a sentence bears."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
 
 
 def _words(node):
+    if "enum" in node:
+        return f"one of {', '.join(map(str, node['enum']))}"
     return node.get("must_be") or ("a section with keys of its own" if "properties" in node else "")
 
 
@@ -554,6 +565,12 @@ def _toy_mistakes(study):
                     f"`{where}` has alpha {alpha!r}, too small for variant {line.variant!r}: products of its weights"
                     " would be zero; only the flow of diagonal weights goes below 1e-150."
                 )
+    seeds = {run["seed"] for run in toy_runs(study)}
+    if headline_seed(study) not in seeds:
+        yield (
+            f"`toy.headline_seed` is {toy.headline_seed}, which no line of `toy.runs` has: add it there, or show"
+            " another."
+        )
     if toy.batch_size > toy.samples:
         yield "`toy.batch_size` must not be larger than `toy.samples`."
     size = _toy_bytes(study)
@@ -585,6 +602,8 @@ def _assumption_mistakes(study):
         return
     if log_alpha(study.assumptions.alpha) >= 0:
         yield f"`assumptions.alpha` is {study.assumptions.alpha!r}, but must be below 1."
+    if headline_seed(study) not in study.assumptions.seeds:
+        yield f"`assumptions.seeds` must contain the seed that figures show, {headline_seed(study)}."
 
 
 def _network_mistakes(study, name, network):
@@ -593,6 +612,13 @@ def _network_mistakes(study, name, network):
         yield f"`{where}.dataset` is {network.dataset!r}; {_hint(network.dataset, list(study.datasets))}"
     if network.recipe.warmup_epochs >= network.recipe.epochs:
         yield f"`{where}.recipe.warmup_epochs` must be less than its `epochs`."
+    largest = max((value for value in network.model.model_dump().values() if isinstance(value, int)), default=0)
+    size, memory = 4 * 4 * largest, network.hardware.mem_mb * 10**6  # a vector, its gradient and two moments, float32
+    if size > memory:
+        yield (
+            f"`{where}.model` has a size of {largest:,}: one vector of weights takes {_gigabytes(size)} to train, and"
+            f" `hardware.mem_mb` asks for {_gigabytes(memory)}; make the one smaller or the other larger."
+        )
     for number, line in enumerate(network.runs):
         for alpha in line.alphas:
             if not LOG_SCALES[0] <= log_alpha(alpha) <= LOG_SCALES[1]:
