@@ -3,7 +3,8 @@
 import os
 import sys
 
-sys.path.insert(0, os.path.abspath(str(workflow.current_basedir.join(".."))))
+WORKFLOW = os.path.abspath(str(workflow.current_basedir.join("..")))
+sys.path.insert(0, WORKFLOW)
 from rank_increase.registry import find, registered
 from rank_increase.study.configuration import (
     NETWORK_TABLES,
@@ -49,6 +50,13 @@ NETWORK_LABELS = {name: network.label or name for name, network in STUDY.network
 FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 # What a run's results do not depend on: an edit there must not train for days.
 NOT_TRAINING = ["jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
+
+
+def prefer_own_squeue():
+    """Put our squeue, and the Python that runs it, first on the PATH of a controller that submits to SLURM."""
+    if workflow.executor_plugin.name == "slurm":
+        folders = [f"{WORKFLOW}/profiles/slurm/bin", os.path.dirname(sys.executable), os.environ["PATH"]]
+        os.environ["PATH"] = os.pathsep.join(folders)
 
 
 def table_files(table, networks=None):
