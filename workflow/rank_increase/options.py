@@ -27,6 +27,9 @@ def described(kind, description, **limits):
 Name = described(str, 'a name of at most 64 letters, digits, "_" and "-"', pattern=NAME)
 Text = described(str, "text in quotes", min_length=1)
 Path = described(str, "a path in quotes", min_length=1)
+Address = described(
+    str, "an address in quotes that begins with https://, http:// or file://", pattern=r"^(https?|file)://."
+)
 Count = described(int, "a whole number from 1", ge=1)
 Size = described(int, "a whole number from 0", ge=0)
 Points = described(int, "a whole number from 2", ge=2)
