@@ -27,9 +27,11 @@ from rank_increase.study.configuration import (
     toy_runs,
 )
 from rank_increase.study.digest import folder_digest, library_digest
-from rank_increase.study.failures import describe_failures
+from rank_increase.study.failures import describe_failures, explain_full_disk
 from rank_increase.study.status import outcome
 
+if full := explain_full_disk():
+    sys.exit(full)
 try:
     for configfile in workflow.overwrite_configfiles:
         read_config(configfile)  # Snakemake has read it, and takes the last of two equal keys
@@ -56,7 +58,7 @@ FIGURES = drawn_figures(STUDY, EXTENSIONS)
 NETWORK_LABELS = {name: network.label or name for name, network in STUDY.networks.items()}
 FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 # What a run's results do not depend on: an edit there must not train for days.
-NOT_TRAINING = ["jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
+NOT_TRAINING = ["disk", "jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
 
 
 def prefer_own_squeue():

@@ -317,7 +317,7 @@ class Run:
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "totals": totals}
         try:
             self.checkpoints.save(self.step, state)
-        except (OSError, RuntimeError) as error:  # torch.save has RuntimeErrors of its own for a full disk
+        except OSError as error:
             self.ownership.check()
             if must:
                 raise
