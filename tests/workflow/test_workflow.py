@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from snakemake.cli import parse_args
 
 from rank_increase.algorithm1 import stages
 from rank_increase.flow import diagonal_run
@@ -171,11 +172,46 @@ def test_there_is_nothing_more_to_do_even_after_a_fresh_checkout_or_an_edit_of_c
 
 
 def test_an_edit_of_code_reruns_its_users_alone_and_what_depends_on_them(tree, finished, edited):
-    for name in ("assumptions", "plotting"):
-        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text: f"{text}\n\nADDED = 1\n")
+    used = {
+        "assumptions": ("@dataclass(frozen=True)", "@dataclass(frozen=True, eq=True)"),
+        "plotting": ("= 6.5 ", "= 6 "),
+    }
+    for name, (old, new) in used.items():
+        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text, old=old, new=new: text.replace(old, new))
     jobs = planned(snakemake(tree, finished, "-n", *TARGETS))
     assert jobs.pop("assumptions") == 1
     assert jobs == {"perturb_toy": 2, "collect_table": 1, "fig06": 1}
+
+
+@pytest.fixture(scope="session")
+def trained(tree, finished, tmp_path_factory):
+    """Plans again what is finished: the toy runs, and the training of a vision transformer."""
+    config = tmp_path_factory.mktemp("config") / "vit.yaml"
+    model = "{patch_size: 4, dim: 8, depth: 1, heads: 2, dim_head: 4, mlp_dim: 8}"
+    recipe = "{epochs: 1, warmup_epochs: 0, snapshots: 2}"
+    config.write_text(f"vit: {{models: {{digits: {model}}}, training: {{digits: {recipe}}}}}\n")
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("vit") / "run")
+    targets = ["toy", "results/tiny/vit/digits/alpha_0.3/seed_0/metrics.parquet"]
+    run = snakemake(tree, folder, *targets, config=(TINY, config))
+    assert run.returncode == 0, run.stderr
+    return lambda: planned(snakemake(tree, folder, "-n", *targets, config=(TINY, config)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("edits", "trained_anew"),
+    [
+        ({"notation": ("α = {alpha}", "alpha = {alpha}"), "jobs": ("done in %.1f s", "took %.1f s")}, {}),
+        ({"notation": ("PRODUCTS =", 'PRODUCT_LABELS = {"KQ": "K Q"}\nPRODUCTS =')}, {}),
+        ({"vit": ("class Attention(", "@abs\nclass Attention(")}, {"train_vit": 1}),
+        ({"flow": ("def integrate(", "@abs\ndef integrate(")}, {"train_toy": 4}),
+    ],
+)
+def test_an_edit_plans_a_training_only_if_training_uses_what_is_edited(edits, trained_anew, trained, edited):
+    for name, (old, new) in edits.items():
+        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text, old=old, new=new: text.replace(old, new))
+    jobs = trained()
+    assert {rule: number for rule, number in jobs.items() if rule.startswith("train_")} == trained_anew
 
 
 def test_a_changed_setting_reruns_the_rules_that_read_it(tree, finished, tmp_path):
@@ -210,7 +246,8 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.05)
 
 
-def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tree, finished, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_leaves_no_lock_and_resumes_with_the_same_command(tree, finished, tmp_path, number):
     (tmp_path / "long.yaml").write_text("toy: {max_time: 3000}\n")
     options = {"config": (TINY, tmp_path / "long.yaml")}
     folder = shutil.copytree(finished, tmp_path / "run")
@@ -218,12 +255,16 @@ def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tre
     line, pipe = command(tree, folder, target.relative_to(folder), **options), subprocess.PIPE
     # Started in the background of a script, as by some CI systems, pytest and its children ignore SIGINT.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    process = subprocess.Popen(line, cwd=tree, stdout=pipe, stderr=pipe, start_new_session=True, **heed)
+    process = subprocess.Popen(
+        line, cwd=tree, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True, **heed
+    )
     wait_for(folder / "results/tiny/logs/train_toy/diagonal_sgd_alpha_0.001_seed_99.log", process)
     time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    process.communicate(timeout=60)
+    os.killpg(process.pid, number)  # as Ctrl-C does
+    said, _ = process.communicate(timeout=120)
     assert process.returncode != 0
+    assert "  why:  it was interrupted\n  do:   run the same command again: it resumes" in said
+    assert "Traceback" not in said
     assert not list(target.parent.glob("*"))
     again = snakemake(tree, folder, target.relative_to(folder), **options)
     assert again.returncode == 0, again.stderr
@@ -234,6 +275,20 @@ def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tre
         "conservation.parquet",
     }
     assert not list((folder / ".snakemake").glob("locks/*"))
+
+
+def test_a_truncated_table_is_named_and_made_anew_once_it_is_deleted(tree, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    table, figure = Path("results/tiny/tables/trajectory.parquet"), "results/tiny/figures/fig06.pdf"
+    whole = (folder / table).read_bytes()
+    (folder / table).write_bytes(whole[: len(whole) // 2])
+    run = snakemake(tree, folder, figure)
+    assert run.returncode == 1
+    assert f"  why:  {table} is damaged: delete it, and the same command makes it anew (" in run.stdout + run.stderr
+    (folder / table).unlink()
+    run = snakemake(tree, folder, figure)
+    assert planned(run) == {"collect_table": 1, "fig06": 1}
+    assert len(read_table(folder / table)) == len(read_table(finished / table))
 
 
 def sentence(run):
@@ -247,6 +302,66 @@ def test_a_mistake_in_the_configuration_is_one_sentence_on_the_terminal(tree, tm
     (tmp_path / "wrong.yaml").write_text("toy: {samplez: 30}\n")
     run = snakemake(tree, tmp_path, "-n", config=(TINY, tmp_path / "wrong.yaml"))
     assert sentence(run) == ["config: unknown key `toy.samplez`; did you mean `samples`?"]
+
+
+DEMO = (
+    "config: the study 'demo' is what config/config.yaml says and nothing else: give yours a name, `study: NAME` in the"
+    " file that --configfile names, or --config study=NAME."
+)
+
+
+@pytest.mark.parametrize("given", ["study: demo\nfigures: {dpi: 300}\n", "figures: {dpi: 300}\n"])
+def test_another_configuration_does_not_overwrite_the_demo(tree, tmp_path, given):
+    (tmp_path / "mine.yaml").write_text(given)
+    assert sentence(snakemake(tree, tmp_path, "-n", config=[tmp_path / "mine.yaml"])) == [DEMO]
+    assert sentence(snakemake(tree, tmp_path, "-n", "--config", "figures={dpi: 300}", config=())) == [DEMO]
+    assert planned(snakemake(tree, tmp_path, "-n", "fig06", "--config", "study=mine", config=[tmp_path / "mine.yaml"]))
+    assert planned(snakemake(tree, tmp_path, "-n", "fig06", config=[tree / "config/config.yaml"]))
+
+
+def test_a_key_that_a_file_has_twice_is_one_sentence_on_the_terminal(tree, tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("toy: {samples: 30, samples: 40}\n")
+    run = snakemake(tree, tmp_path, "-n", config=(TINY, file))
+    assert sentence(run) == [f"{file} has the key `samples` twice, in lines 1 and 1."]
+
+
+def test_a_file_in_place_of_the_data_is_one_sentence_on_the_terminal(tree, tmp_path):
+    file = tmp_path / "data"
+    file.touch()
+    run = snakemake(tree, tmp_path, "-n", "--config", f"data_dir={file}")
+    assert sentence(run) == [f"config: `data_dir` is '{file}', but {file} is a file: name a folder."]
+
+
+def test_figures_without_data_say_so_and_stop_nothing(tree, tmp_path):
+    # In so short a time no weight passes any threshold, and Algorithm 1 activates nothing.
+    (tmp_path / "short.yaml").write_text("study: short\ntoy: {max_time: 1}\n")
+    figures = ["fig09", "fig10", "fig_stage_times"]
+    run = snakemake(tree, tmp_path, *figures, config=(TINY, tmp_path / "short.yaml"))
+    assert run.returncode == 0, run.stderr
+    results = tmp_path / "results/short"
+    assert {path.stem for path in (results / "figures").glob("*.png")} == set(figures)
+    assert {path.stem for path in (results / "figures").glob("*.pdf")} == set(figures)
+    said = {figure: (results / f"logs/{figure}.log").read_text() for figure in figures}
+    assert {figure for figure in figures if "nothing to draw" in said[figure]} == {"fig10", "fig_stage_times"}
+    assert "nothing to draw: No run was perturbed (activations, seed 99)" in said["fig10"]
+    assert "nothing to draw: Algorithm 1 activates no coordinate before" in said["fig_stage_times"]
+
+
+def test_a_job_that_fails_stops_nothing_but_what_needs_it(tree, tmp_path):
+    (tmp_path / "lost.yaml").write_text("datasets: {lost: {source: image_folder, path: nowhere, size: 8}}\n")
+    lost = "results/tiny/datasets/lost/manifest.json"
+    run = snakemake(tree, tmp_path, lost, "fig06", "--prioritize", lost, config=(TINY, tmp_path / "lost.yaml"))
+    assert run.returncode == 1
+    assert "FAILED: prepare_dataset" in run.stdout + run.stderr
+    assert (tmp_path / "results/tiny/figures/fig06.png").exists()
+
+
+@pytest.mark.parametrize("profiles", [[], ["--profile", "slurm"]])
+def test_every_profile_keeps_going(monkeypatch, profiles):
+    monkeypatch.chdir(ROOT)
+    _, options = parse_args(profiles)
+    assert options.keep_going and options.rerun_incomplete
 
 
 def test_a_folder_without_permission_is_one_sentence_on_the_terminal(tree, tmp_path):
