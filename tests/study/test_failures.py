@@ -2,27 +2,27 @@
 
 import pytest
 
-from rank_increase.failures import describe_failures
+from rank_increase.study.failures import describe_failures
 
 SUBMISSION = """\
 [Sun Nov 22 08:37:42 2026]
-Error in rule train_vit:
+Error in rule train_network:
     message: SLURM sbatch failed. The error message was 'sbatch: error: {said}
 sbatch: error: Batch job submission failed: {said}'.
     sbatch call:
         sbatch --parsable -A out_of_memory -p nosuch -t 720 --wrap="python -m snakemake --retries 0"
 For further error details see the cluster/cloud log and the log files of the involved rule(s).
     jobid: {job}
-    output: results/s/vit/digits/alpha_1/seed_{job}/metrics.parquet, results/s/vit/digits/alpha_1/seed_{job}/snapshots
+    output: results/s/networks/digits/alpha_1/seed_{job}/metrics.parquet, results/s/networks/digits/alpha_1/seed_{job}/snapshots
     log: {folder}/job_{job}.log (check log file(s) for error details)
 """
 STATUS = """\
 [Sun Nov 22 08:40:28 2026]
-Error in rule train_vit:
+Error in rule train_network:
     message: SLURM-job '10' failed, SLURM status is: '{said}'. Detailed failure reason unavailable (status command is \
 not 'sacct').For further error details see the cluster/cloud log and the log files of the involved rule(s).
     jobid: {job}
-    output: results/s/vit/digits/alpha_1/seed_{job}/metrics.parquet, results/s/vit/digits/alpha_1/seed_{job}/snapshots
+    output: results/s/networks/digits/alpha_1/seed_{job}/metrics.parquet, results/s/networks/digits/alpha_1/seed_{job}/snapshots
     log: {folder}/job_{job}.log, {folder}/10.log (check log file(s) for error details)
     external_jobid: 10
 """
@@ -86,7 +86,7 @@ def block(tmp_path):
 )
 def test_a_failure_is_said_with_its_reason_and_what_to_do(said, block, template, words, why, advice):
     first, reason, do, *_ = said(block(template, words)).splitlines()
-    assert first == "FAILED: train_vit for results/s/vit/digits/alpha_1/seed_1/metrics.parquet"
+    assert first == "FAILED: train_network for results/s/networks/digits/alpha_1/seed_1/metrics.parquet"
     assert reason.startswith("  why:  ")
     assert why in reason
     assert do.startswith("  do:   ")
@@ -97,23 +97,23 @@ def test_jobs_that_failed_for_one_reason_are_told_of_once_and_with_their_last_at
     blocks = [block(STATUS, "TIMEOUT", job) for job in (1, 2, 3, 1, 2, 3)]
     text = said(*blocks, block(STATUS, "CANCELLED", 4))
     assert [line for line in text.splitlines() if line.startswith("FAILED")] == [
-        "FAILED: train_vit for results/s/vit/digits/alpha_1/seed_1/metrics.parquet, and 2 more jobs",
-        "FAILED: train_vit for results/s/vit/digits/alpha_1/seed_4/metrics.parquet",
+        "FAILED: train_network for results/s/networks/digits/alpha_1/seed_1/metrics.parquet, and 2 more jobs",
+        "FAILED: train_network for results/s/networks/digits/alpha_1/seed_4/metrics.parquet",
     ]
     assert said(block(STATUS, "CANCELLED", 1), block(STATUS, "TIMEOUT", 1)).count("why") == 1
 
 
 def test_a_job_that_succeeded_in_the_end_is_not_told_of(said, block):
-    assert said(block(STATUS, "CANCELLED", 7), "Finished jobid: 7 (Rule: train_vit)\n") == ""
-    assert "FAILED" in said(block(STATUS, "CANCELLED", 7), "Finished jobid: 70 (Rule: train_vit)\n")
+    assert said(block(STATUS, "CANCELLED", 7), "Finished jobid: 7 (Rule: train_network)\n") == ""
+    assert "FAILED" in said(block(STATUS, "CANCELLED", 7), "Finished jobid: 70 (Rule: train_network)\n")
 
 
 def test_the_last_line_of_a_log_is_the_reason_where_slurm_knows_none(said, block, tmp_path):
-    log = 'goes on\n12:00:00 failed\nTraceback (most recent call last):\n  File "x"\nRuntimeError: torch sees no GPU.\n'
-    text = said(block(STATUS, "FAILED"), job_1=log, n10="Error in rule train_vit\n")
+    log = 'resumes after step 5\n12:00:00 failed\nTraceback (most recent call last):\n  File "x"\nRuntimeError: torch sees no GPU.\n'
+    text = said(block(STATUS, "FAILED"), job_1=log, n10="Error in rule train_network\n")
     assert "  why:  torch sees no GPU\n" in text
     assert f"  log:  {tmp_path}/job_1.log\n  log:  {tmp_path}/10.log" in text
-    running = said(block(STATUS, "FAILED"), job_1="12:00:00 train_vit: 12 % done\n")
+    running = said(block(STATUS, "FAILED"), job_1="12:00:00 train_network: 12 % done\n")
     assert "it does not say why" in running
 
 
@@ -130,7 +130,7 @@ def test_lack_of_memory_is_seen_in_the_logs_too(said, block, logs):
 
 
 def test_a_killed_process_is_told_from_a_killed_job(said, block):
-    log = "Command 'set -euo pipefail;  python train_vit.py' died with <Signals.SIGKILL: 9>.\nslurmstepd-n1: error: x\n"
+    log = "Command 'set -euo pipefail;  python train_network.py' died with <Signals.SIGKILL: 9>.\nslurmstepd-n1: error: x\n"
     assert "it was killed" in said(block(STATUS, "FAILED"), n10=log)
     assert "its time was up" in said(block(STATUS, "TIMEOUT"), n10=log)
     assert "it was interrupted" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGTERM: 15"))
@@ -138,15 +138,15 @@ def test_a_killed_process_is_told_from_a_killed_job(said, block):
 
 
 def test_a_run_that_was_warned_of_its_end_too_often_is_one_out_of_time(said, block):
-    log = "12:00:00 ViT: received SIGURG; the state after step 5 is saved, and the same command goes on from there.\n"
+    log = "12:00:00 ViT: received SIGURG; the state after step 5 is saved, and the same command resumes there.\n"
     assert "its time was up" in said(block(STATUS, "FAILED"), job_1=log)
     assert "make room" in said(block(STATUS, "FAILED"), job_1=log.replace("SIGURG", "SIGTERM"))
 
 
 EXCEPTION = """\
 RuleException:
-CalledProcessError in file "/w/workflow/rules/vit.smk", line 41:
-Command 'set -euo pipefail;  python /w/tmp.train_vit.py' {how}.
+CalledProcessError in file "/w/workflow/rules/networks.smk", line 41:
+Command 'set -euo pipefail;  python /w/tmp.train_network.py' {how}.
 """
 
 
@@ -178,7 +178,7 @@ def test_a_run_that_was_interrupted_between_jobs_says_so(said, block):
         ("failed: the disk is full: results/x.png cannot be written", "the disk is full: results/x.png cannot be"),
         ("failed: there is no permission: x.png cannot be written", "there is no permission: x.png cannot be"),
         ("interrupted by SIGTERM", "it was interrupted"),
-        ("run: received SIGINT; the state after step 3 is saved, and the same command goes on", "it was interrupted"),
+        ("run: received SIGINT; the state after step 3 is saved, and the same command resumes", "it was interrupted"),
     ],
 )
 def test_reasons_without_a_traceback_are_seen(said, block, end, why):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from snakemake_executor_plugin_slurm import job_status_query as plugin
 
-from rank_increase import training
-from rank_increase.slurm import requeue_if_preempted
+from rank_increase.study.slurm import requeue_if_preempted
+from rank_increase.training import processes
 
 
 @pytest.fixture
@@ -57,13 +57,13 @@ def test_a_slurm_that_does_not_answer_is_no_further_failure(asked, caplog, monke
 
 
 def test_a_run_that_asks_for_gpus_and_sees_none_does_not_train_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(training, "choose_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(processes, "choose_device", lambda: torch.device("cpu"))
     with pytest.raises(RuntimeError, match="asks for 2 GPUs and torch .* sees none"):
-        training.process_count(2, 1)
-    assert training.process_count(0, 3) == 3
+        processes.process_count(2, 1)
+    assert processes.process_count(0, 3) == 3
 
 
-BIN = Path(__file__).parents[1] / "slurm/bin"
+BIN = Path(__file__).parents[2] / "workflow/profiles/slurm/bin"
 RUN = "rank_2f1c"
 INNER = "Finished jobid: 0 (Rule: train_toy)\n1 of 1 steps (100%) done\nStoring output in storage.\n"
 CANCELLED = "slurmstepd: error: *** JOB 7 ON node CANCELLED AT 2026-11-22T08:41:54 ***\n"
