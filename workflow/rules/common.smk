@@ -16,6 +16,7 @@ from rank_increase.study.configuration import (
     drawn_figures,
     explorer_start,
     figure_options,
+    located_extensions,
     made_tables,
     network_runs,
     read_config,
@@ -31,6 +32,7 @@ try:
     for configfile in workflow.overwrite_configfiles:
         read_config(configfile)  # Snakemake has read it, and takes the last of two equal keys
     check_demo(config)
+    config.update(located_extensions(config, workflow.configfiles))
     STUDY = read_study(config)
     check_folder(f"results/{STUDY.study}")
     if STUDY.data_dir:
@@ -38,11 +40,12 @@ try:
 except ConfigError as error:
     sys.exit(str(error))  # its sentences, where an exception would come with places in this file
 
+RULES = os.path.realpath(str(workflow.current_basedir))
 RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
 PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
-EXTENSIONS = tuple(os.path.abspath(path) for path in STUDY.extensions)
+EXTENSIONS = tuple(STUDY.extensions)
 TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
 TABLES = made_tables(STUDY)
 FIGURES = drawn_figures(STUDY, EXTENSIONS)
@@ -119,23 +122,26 @@ def hardware(key):
     return lambda wildcards: getattr(STUDY.networks[wildcards.network].hardware, key)
 
 
-def source_digest(wildcards):
-    """Digest of what packs a dataset: its source is chosen by name."""
-    source = find("source", STUDY.datasets[wildcards.dataset].source, EXTENSIONS)
-    return library_digest("networks/prepare_dataset", also=[source], without=["jobs", "ownership", "registry"])
+def extension_files(entries):
+    """Files outside the library in which these are registered, as jobs open them: no job is told of others."""
+    return sorted({os.path.relpath(entry.path) for entry in entries if entry.module is None})
 
 
-def training_digest(wildcards):
-    """Digest of what trains a network: model, loss and optimizer are chosen by name."""
+def chosen_source(wildcards):
+    """What packs a dataset, which the configuration chooses by name, in a list."""
+    return [find("source", STUDY.datasets[wildcards.dataset].source, EXTENSIONS)]
+
+
+def chosen_for_training(wildcards):
+    """Model, loss and optimizer of a network, which the configuration chooses by name, in a list."""
     network = STUDY.networks[wildcards.network]
     names = {"model": network.model.family, "loss": network.recipe.loss.name, "optimizer": network.recipe.optimizer.name}
-    chosen = [find(kind, name, EXTENSIONS) for kind, name in names.items()]
-    return library_digest("networks/train_network", also=chosen, without=NOT_TRAINING)
+    return [find(kind, name, EXTENSIONS) for kind, name in names.items()]
 
 
-def all_digest(script, kind):
-    """Digest of a script that uses all that is registered as `kind`."""
-    return library_digest(script, also=list(registered(kind, EXTENSIONS).values()))
+def all_registered(kind):
+    """All that is registered as `kind`, in a list."""
+    return list(registered(kind, EXTENSIONS).values())
 
 
 def figure_tables(wildcards):

@@ -23,9 +23,11 @@ rule prepare_dataset:
         runtime=720,
     params:
         source=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
-        extensions=EXTENSIONS,
+        extensions=lambda wildcards: extension_files(chosen_source(wildcards)),
         downloads=f"{DATASETS}/.downloads",
-        code=source_digest,
+        code=lambda wildcards: library_digest(
+            "networks/prepare_dataset", also=chosen_source(wildcards), without=["jobs", "ownership", "registry"]
+        ),
     message:
         "Dataset {wildcards.dataset}"
     script:
@@ -59,8 +61,10 @@ rule train_network:
     params:
         model=lambda wildcards: STUDY.networks[wildcards.network].model.model_dump(),
         recipe=lambda wildcards: STUDY.networks[wildcards.network].recipe.model_dump(),
-        extensions=EXTENSIONS,
-        code=training_digest,
+        extensions=lambda wildcards: extension_files(chosen_for_training(wildcards)),
+        code=lambda wildcards: library_digest(
+            "networks/train_network", also=chosen_for_training(wildcards), without=NOT_TRAINING
+        ),
     message:
         "Network {wildcards.network}, init scale {wildcards.alpha}, seed {wildcards.seed}"
     script:
