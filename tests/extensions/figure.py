@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed = 0):
     """Energy rank of the change through training.
 
-    How many singular values make up 90 % of the squared norm of what training has added to a product: mean over the heads
-    of each layer.
+    How many singular values make up 90 % of the squared norm of what training has added to a product: mean over the
+    heads of each layer.
 
     Parameters
     ----------

@@ -62,9 +62,9 @@ class ResidualMLP(nn.Module):
         return [Product("W1W2", n, f"layer_{n}.W_1", f"layer_{n}.W_2^T") for n in range(len(self.layers))]
 
     def weights(self):
-        """The factors, float32 CPU tensors of shape (heads, dim, hidden); an MLP has one head."""
+        """The factors, a dict of float32 tensors of shape (heads, dim, hidden); an MLP has one head."""
         found = {}
-        for n, layer in enumerate(self.layers):
-            found[f"layer_{n}.W_1"] = layer.W_1.weight.detach().float().cpu().T[None]
-            found[f"layer_{n}.W_2^T"] = layer.W_2.weight.detach().float().cpu()[None]
+        for n, layer in enumerate(self.layers):  # nn.Linear computes x @ weight.T, so its weight is W_1^T
+            found[f"layer_{n}.W_1"] = layer.W_1.weight.detach().T[None]
+            found[f"layer_{n}.W_2^T"] = layer.W_2.weight.detach()[None]
         return found
