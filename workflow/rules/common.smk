@@ -45,7 +45,7 @@ RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
 PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
-EXTENSIONS = tuple(STUDY.extensions)
+EXTENSIONS = tuple(STUDY.extensions)  # for scripts, in snakemake.config: no params, since files may move
 TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
 TABLES = made_tables(STUDY)
 FIGURES = drawn_figures(STUDY, EXTENSIONS)
@@ -122,26 +122,23 @@ def hardware(key):
     return lambda wildcards: getattr(STUDY.networks[wildcards.network].hardware, key)
 
 
-def extension_files(entries):
-    """Files outside the library in which these are registered, as jobs open them: no job is told of others."""
-    return sorted({os.path.relpath(entry.path) for entry in entries if entry.module is None})
+def source_digest(wildcards):
+    """Digest of what packs a dataset: its source is chosen by name."""
+    source = find("source", STUDY.datasets[wildcards.dataset].source, EXTENSIONS)
+    return library_digest("networks/prepare_dataset", also=[source], without=["jobs", "ownership", "registry"])
 
 
-def chosen_source(wildcards):
-    """What packs a dataset, which the configuration chooses by name, in a list."""
-    return [find("source", STUDY.datasets[wildcards.dataset].source, EXTENSIONS)]
-
-
-def chosen_for_training(wildcards):
-    """Model, loss and optimizer of a network, which the configuration chooses by name, in a list."""
+def training_digest(wildcards):
+    """Digest of what trains a network: model, loss and optimizer are chosen by name."""
     network = STUDY.networks[wildcards.network]
     names = {"model": network.model.family, "loss": network.recipe.loss.name, "optimizer": network.recipe.optimizer.name}
-    return [find(kind, name, EXTENSIONS) for kind, name in names.items()]
+    chosen = [find(kind, name, EXTENSIONS) for kind, name in names.items()]
+    return library_digest("networks/train_network", also=chosen, without=NOT_TRAINING)
 
 
-def all_registered(kind):
-    """All that is registered as `kind`, in a list."""
-    return list(registered(kind, EXTENSIONS).values())
+def all_digest(script, kind):
+    """Digest of a script that uses all that is registered as `kind`."""
+    return library_digest(script, also=list(registered(kind, EXTENSIONS).values()))
 
 
 def figure_tables(wildcards):

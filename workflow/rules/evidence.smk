@@ -31,8 +31,7 @@ rule claims:
     params:
         study=STUDY.model_dump(include={"study", "toy", "assumptions"}),
         labels=NETWORK_LABELS,
-        extensions=extension_files(all_registered("claim")),
-        code=library_digest("evidence/check_claims", also=all_registered("claim")),
+        code=all_digest("evidence/check_claims", "claim"),
     message:
         "Claims"
     script:

@@ -23,11 +23,8 @@ rule prepare_dataset:
         runtime=720,
     params:
         source=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
-        extensions=lambda wildcards: extension_files(chosen_source(wildcards)),
         downloads=f"{DATASETS}/.downloads",
-        code=lambda wildcards: library_digest(
-            "networks/prepare_dataset", also=chosen_source(wildcards), without=["jobs", "ownership", "registry"]
-        ),
+        code=source_digest,
     message:
         "Dataset {wildcards.dataset}"
     script:
@@ -61,10 +58,7 @@ rule train_network:
     params:
         model=lambda wildcards: STUDY.networks[wildcards.network].model.model_dump(),
         recipe=lambda wildcards: STUDY.networks[wildcards.network].recipe.model_dump(),
-        extensions=lambda wildcards: extension_files(chosen_for_training(wildcards)),
-        code=lambda wildcards: library_digest(
-            "networks/train_network", also=chosen_for_training(wildcards), without=NOT_TRAINING
-        ),
+        code=training_digest,
     message:
         "Network {wildcards.network}, init scale {wildcards.alpha}, seed {wildcards.seed}"
     script:

@@ -77,8 +77,7 @@ rule measure_spectra:
         mem_mb=4000,
         runtime=10,
     params:
-        extensions=extension_files(all_registered("measure")),
-        code=library_digest("probes/measure_spectra", also=all_registered("measure")),
+        code=all_digest("probes/measure_spectra", "measure"),
     message:
         "Rank measures: {wildcards.network}"
     script:

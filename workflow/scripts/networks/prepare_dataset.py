@@ -26,6 +26,6 @@ if __name__ == "__main__":
         source=snakemake.params.source,
         downloads=snakemake.params.downloads,
         threads=snakemake.threads,
-        extensions=tuple(snakemake.params.extensions),
+        extensions=tuple(snakemake.config.get("extensions", ())),
         label=f"packing {snakemake.wildcards.dataset}",
     )
