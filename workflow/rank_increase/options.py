@@ -28,6 +28,9 @@ Name = described(str, 'a name of at most 64 letters, digits, "_" and "-"', patte
 Dpi = described(int, "a whole number from 30 to 1200", ge=30, le=1200)
 Text = described(str, "text in quotes", min_length=1)
 Path = described(str, "a path in quotes", min_length=1)
+Address = described(
+    str, "an address in quotes that begins with https://, http:// or file://", pattern=r"^(https?|file)://."
+)
 Count = described(int, "a whole number from 1", ge=1)
 Size = described(int, "a whole number from 0", ge=0)
 Points = described(int, "a whole number from 2", ge=2)

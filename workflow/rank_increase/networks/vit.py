@@ -121,5 +121,5 @@ class VisionTransformer(nn.Module):
         return attention_products(len(self.blocks))
 
     def weights(self):
-        """Weights to keep in snapshots, by name: the factors of `products`, a dict of float32 tensors."""
+        """Weights to keep in snapshots, by name: the factors of `products`, tensors on the device of the model."""
         return attention_weights([block.attention for block in self.blocks])

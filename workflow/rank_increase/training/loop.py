@@ -278,7 +278,7 @@ class Run:
         """Write the weights to watch, if this is a step for it."""
         if not self.first or self.step not in self.snapshot_steps:
             return
-        weights = {name: weight.cpu().numpy() for name, weight in self.model.weights().items()}
+        weights = {name: weight.float().cpu().numpy() for name, weight in self.model.weights().items()}
         with atomic(snapshot_path(Path(self.job.scratch) / "snapshots", self.step)) as temporary:
             epoch = self.step / self.batches.steps
             write_snapshot(temporary, weights, self.model.products(), step=self.step, epoch=epoch)
