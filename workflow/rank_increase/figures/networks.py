@@ -6,6 +6,8 @@ seeds; the heads are all that the layer has, so the deviation is that of the pop
 is zero and has neither rank nor normalized spectrum: panels of these begin with the first snapshot after it.
 """
 
+from itertools import cycle
+
 import matplotlib
 import numpy as np
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
@@ -17,8 +19,7 @@ BASELINES = {
     "random_product": {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "random change of equal norm"},
     "noisy_factors": {"color": "0.55", "ls": (0, (1, 1)), "zorder": 1, "label": "random change of the factors"},
 }
-PRODUCT_COLORS = {"KQ": "#1f5fb4", "VO": "#c00000"}
-DELTA_LABELS = {product: rf"$\Delta {label[1:]}" for product, label in PRODUCT_LABELS.items()}
+COLORS = ("#1f5fb4", "#c00000", "#2e8b57", "#b8860b")  # of a network's products, in their order
 INDEX = "index of singular value"
 NORMALIZED = "singular value / largest"
 
@@ -43,6 +44,16 @@ def read_stable_ranks(tables, network, **wanted):
     """Stable ranks of changes, by training and at random, with the same columns and `seed`."""
     columns = ["epoch", "step", "layer", "head", "product", "matrix", "stable_rank", "alpha", "seed"]
     return tables.read("measures", columns, network=network, matrix=["delta", *BASELINES], **wanted)
+
+
+def products_of(rows):
+    """Names of the products in these rows, in the order of the network; a list."""
+    return list(dict.fromkeys(rows["product"]))
+
+
+def delta_label(product):
+    """What training adds to a product, as a figure names it."""
+    return rf"$\Delta {PRODUCT_LABELS[product][1:]}" if product in PRODUCT_LABELS else f"Δ{product}"
 
 
 def of_head(rows, layer, head, product):
@@ -210,7 +221,7 @@ def draw_scales(axes, ranks, colors):
 
 
 def draw_rank_increase(axes, ranks):
-    """Stable rank of the changes of both products over training: mean over heads, with a band of one deviation.
+    """Stable rank of the changes of all products over training: mean over heads, with a band of one deviation.
 
     In gray, the means for random changes, over heads and products.
 
@@ -220,9 +231,9 @@ def draw_rank_increase(axes, ranks):
     ranks : pandas.DataFrame
         Of `read_stable_ranks`: one layer of one run.
     """
-    for product, color in PRODUCT_COLORS.items():
+    for product, color in zip(products_of(ranks), cycle(COLORS), strict=False):
         spread = _over_heads(ranks[(ranks["product"] == product) & (ranks["matrix"] == "delta")], "epoch")
-        axes.plot(spread.index, spread["mean"], color=color, label=DELTA_LABELS[product])
+        axes.plot(spread.index, spread["mean"], color=color, label=delta_label(product))
         band = spread["mean"] - spread["std"], spread["mean"] + spread["std"]
         axes.fill_between(spread.index, *band, color=color, alpha=0.2, lw=0)
     for baseline, style in BASELINES.items():
