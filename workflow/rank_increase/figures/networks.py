@@ -156,7 +156,8 @@ def draw_evolution(axes, delta, shown=20):
     shown : int
         How many of them.
     """
-    values = pd.DataFrame(np.stack(delta)[:, :shown], delta.index).melt(ignore_index=False, var_name="index").reset_index()
+    values = pd.DataFrame(np.stack(delta)[:, :shown], delta.index)
+    values = values.melt(ignore_index=False, var_name="index").reset_index()
     # Negative, as seaborn draws in ascending order; the lightest colors, which are hard to see on white, are left out.
     hues = {"hue": -values["index"], "hue_norm": (-values["index"].max() / 0.85, 0), "palette": "viridis_r"}
     lineplot(values, x="epoch", y="value", **hues, estimator=None, legend=False, ax=axes)
@@ -268,4 +269,3 @@ def add_legend(figure, axes):
     order = sorted(range(len(labels)), key=lambda entry: labels[entry] in at_random)
     handles, labels = ([entries[entry] for entry in order] for entries in (handles, labels))
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-

@@ -456,4 +456,3 @@ def draw_limit_distance(axes, losses, limit, colors):
         axes.plot(*points[-1], "o", ms=4.5, color=colors[alpha])
     _scale_to_alpha(axes, *np.exp(np.log(points).mean(axis=0)))
     axes.set(ylabel="mean |loss - limit|")
-
