@@ -143,8 +143,8 @@ def draw_runs(tables, shown, seed):
     ----------
     tables : figures.job.StudyTables
     shown : dict of str to str or None
-        Variant, a key of `FORMS`, -> init scale; None for the smallest that the study has. Variants without runs are left
-        out.
+        Variant, a key of `FORMS`, -> init scale; None for the smallest that the study has. Variants without runs are
+        left out.
     seed : int
     """
     losses = tables.read("losses", ["variant", "alpha", "rescaled_time", "loss"], seed=seed)
