@@ -88,4 +88,3 @@ def save_figure(figure, pdf, png, *, dpi, provenance):
     figure.set_layout_engine("none")  # keeps the layout that the PDF got: to find it takes as long as to draw
     with atomic(png) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"provenance": text})
-
