@@ -4,6 +4,7 @@ from decimal import Decimal, InvalidOperation
 
 WEIGHTS = ("W_K", "W_Q", "W_V", "W_O")
 PRODUCTS = ("KQ", "VO")  # W_K W_Q^T and W_V W_O^T
+PRODUCT_NAMES = {"KQ": "W_K W_Qᵀ", "VO": "W_V W_Oᵀ"}  # in words
 
 
 def log_alpha(alpha):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rank_increase.notation import log_alpha
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # part of file names, for which systems have 255 bytes
 
 
 def _alpha(value):
@@ -25,13 +25,19 @@ def described(kind, description, **limits):
 
 
 Name = described(str, 'a name of at most 64 letters, digits, "_" and "-"', pattern=NAME)
+Dpi = described(int, "a whole number from 30 to 1200", ge=30, le=1200)
 Text = described(str, "text in quotes", min_length=1)
 Path = described(str, "a path in quotes", min_length=1)
+Address = described(
+    str, "an address in quotes that begins with https://, http:// or file://", pattern=r"^(https?|file)://."
+)
 Count = described(int, "a whole number from 1", ge=1)
 Size = described(int, "a whole number from 0", ge=0)
 Points = described(int, "a whole number from 2", ge=2)
-Seed = described(int, "a whole number from 0", ge=0)
-Positive = described(float, "a positive number; YAML reads 1e-3 as text: write 1.0e-3", gt=0, allow_inf_nan=False)
+Seed = described(int, "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
+Positive = described(
+    float, "a positive number, such as 0.1 or 1.0e-3 (YAML reads 1e-3 as text)", gt=0, allow_inf_nan=False
+)
 NotNegative = described(float, "a number from 0", ge=0, allow_inf_nan=False)
 Share = described(float, "a number above 0 and up to 1", gt=0, le=1, allow_inf_nan=False)
 Flag = described(bool, "true or false")
@@ -39,7 +45,8 @@ Alpha = Annotated[
     str,
     BeforeValidator(_alpha),
     Field(
-        pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]+)?$",
+        pattern=r"^[0-9]+(\.[0-9]+)?(e-?[0-9]{1,9})?$",
+        max_length=24,  # part of file names
         json_schema_extra={"must_be": 'a positive number in quotes, such as "0.1" or "1e-32"'},
     ),
 ]

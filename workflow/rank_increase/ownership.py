@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rank_increase.disk import writing
+
 BEAT = 5.0  # seconds between two touches
 SILENCE = 60.0  # seconds without one after which an owner counts as dead; file systems may show one 30 s late
 PATIENCE = 300.0  # seconds for which to wait for a living owner: one that Slurm is ending has about as long
@@ -75,7 +77,7 @@ _UNREADABLE = Owner("a host not known yet", 0, None, "", "")  # of a file that i
 
 
 def current_owner(folder):
-    """Who owns a folder and when it was last heard of: (number, `Owner`, time of the last touch), or None.
+    """Who owns a folder and when its last heartbeat was: (number, `Owner`, time of the last touch), or None.
 
     The time is in seconds since 1970 by the clock of the file system.
     """
@@ -121,7 +123,7 @@ class Ownership:
             return
         by = f"{found[1]} has taken the run over" if found else "the run was taken over, and ended, by another process"
         raise NotOwner(
-            f"{self.label}: this process was not heard of for {SILENCE:.0f} s, and {by}; it stops, and leaves"
+            f"{self.label}: no heartbeat of this process for {SILENCE:.0f} s, and {by}; it stops, and leaves"
             f" {self.folder} as it is."
         )
 
@@ -150,7 +152,7 @@ def owned(folder, label, *, patience=PATIENCE, silence=SILENCE, beat=BEAT):
     ------
     NotOwner
         If another process owns the folder and is alive to the end of the wait.
-    OSError
+    DiskError
         If the folder cannot be written to.
     """
     done = threading.Event()
@@ -174,7 +176,8 @@ def owned(folder, label, *, patience=PATIENCE, silence=SILENCE, beat=BEAT):
 def _claim(folder, label, patience, silence):
     mine, start, seen, since, announced = Owner.this_process(), time.monotonic(), None, 0.0, None
     while True:
-        os.makedirs(folder, exist_ok=True)
+        with writing(folder):
+            os.makedirs(folder, exist_ok=True)
         found, now = current_owner(folder), time.monotonic()
         number, owner, _ = found or (0, None, None)
         if found != seen:
@@ -189,7 +192,7 @@ def _claim(folder, label, patience, silence):
             time.sleep(min(POLL, silence / 10))
         elif _create(folder, number + 1, mine):
             if owner:
-                why = "has ended" if owner.is_dead() else f"was not heard of for {silence:g} s"
+                why = "has ended" if owner.is_dead() else f"has had no heartbeat for {silence:g} s"
                 logger.info("%s: %s %s, and this process takes over", label, owner, why)
             for old in _numbers(folder):
                 if old <= number:
@@ -200,7 +203,7 @@ def _claim(folder, label, patience, silence):
 def _create(folder, number, owner):
     path = _path(folder, number)
     try:
-        with open(path, "x") as file:
+        with writing(path), open(path, "x") as file:
             try:
                 json.dump(asdict(owner), file)
                 file.flush()
@@ -216,5 +219,5 @@ def _busy(label, owner, folder):
     end = f"end it (`scancel {owner.job}`)" if owner.job else f"end it (`kill {owner.pid}` on {owner.host})"
     return (
         f"{label}: {owner} is training this run in {folder}, and two would write over each other: wait until it is"
-        f" done, or {end} and run the same command again; it then goes on from the last saved state."
+        f" done, or {end} and run the same command again, which resumes from the last checkpoint."
     )

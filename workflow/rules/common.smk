@@ -1,38 +1,56 @@
 """The study, checked, and the functions of wildcards that rules share."""
 
 import os
+import re
 import sys
+from functools import cache
 
-sys.path.insert(0, os.path.abspath(str(workflow.current_basedir.join(".."))))
+WORKFLOW = os.path.abspath(str(workflow.current_basedir.join("..")))
+sys.path.insert(0, WORKFLOW)
+from rank_increase.data.fingerprints import source_exists, source_fingerprint
 from rank_increase.registry import find, registered
 from rank_increase.study.configuration import (
     NETWORK_TABLES,
     TOY_TABLES,
     ConfigError,
+    check_data_dir,
+    check_demo,
     check_folder,
     drawn_figures,
     explorer_start,
     figure_options,
     made_tables,
     network_runs,
+    read_config,
     read_study,
     shown_networks,
     toy_runs,
 )
 from rank_increase.study.digest import folder_digest, library_digest
-from rank_increase.study.failures import describe_failures
+from rank_increase.study.failures import describe_failures, explain_full_disk
 from rank_increase.study.status import outcome
 
+if full := explain_full_disk():
+    sys.exit(full)
 try:
+    for configfile in workflow.overwrite_configfiles:
+        read_config(configfile)  # Snakemake has read it, and takes the last of two equal keys
+    check_demo(config)
     STUDY = read_study(config)
     check_folder(f"results/{STUDY.study}")
+    if STUDY.data_dir:
+        check_data_dir(os.path.expanduser(STUDY.data_dir))
 except ConfigError as error:
     sys.exit(str(error))  # its sentences, where an exception would come with places in this file
 
 RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
-PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
+PACKED_ARRAYS = [f"{split}_{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
+# Snakemake deletes what a rule declares before it runs, also what another study has just packed. So of a folder that
+# studies share, only the manifest is declared, and as a file that is updated, which Snakemake leaves in place.
+DECLARED_ARRAYS = [] if STUDY.data_dir else PACKED_ARRAYS
+shared = update if STUDY.data_dir else str
 EXTENSIONS = tuple(os.path.abspath(path) for path in STUDY.extensions)
 TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
 TABLES = made_tables(STUDY)
@@ -40,7 +58,14 @@ FIGURES = drawn_figures(STUDY, EXTENSIONS)
 NETWORK_LABELS = {name: network.label or name for name, network in STUDY.networks.items()}
 FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 # What a run's results do not depend on: an edit there must not train for days.
-NOT_TRAINING = ["jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
+NOT_TRAINING = ["disk", "jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
+
+
+def prefer_own_squeue():
+    """Put our squeue, and the Python that runs it, first on the PATH of a controller that submits to SLURM."""
+    if workflow.executor_plugin.name == "slurm":
+        folders = [f"{WORKFLOW}/profiles/slurm/bin", os.path.dirname(sys.executable), os.environ["PATH"]]
+        os.environ["PATH"] = os.pathsep.join(folders)
 
 
 def table_files(table, networks=None):
@@ -87,9 +112,34 @@ def diagonal_files(table):
 
 
 def packed_files(wildcards):
-    """The packed dataset of a network: its manifest and arrays."""
+    """The packed dataset of a network, as far as Snakemake knows of it."""
     folder = f"{DATASETS}/{STUDY.networks[wildcards.network].dataset}"
-    return [f"{folder}/manifest.json", *(f"{folder}/{name}.npy" for name in PACKED_ARRAYS)]
+    return [f"{folder}/manifest.json", *(f"{folder}/{name}" for name in DECLARED_ARRAYS)]
+
+
+def source_entry(dataset):
+    """What is registered under the name that a dataset gives as its source."""
+    return find("source", STUDY.datasets[dataset].source, EXTENSIONS)
+
+
+def source_files(dataset):
+    """Files and folders that the source of a dataset is made from: its options that are paths."""
+    paths = [key for key, (annotation, *_) in source_entry(dataset).parameters.items() if annotation == "Path"]
+    return [getattr(STUDY.datasets[dataset], key) for key in paths]
+
+
+def datasets_to_pack():
+    """Names of datasets, as a regular expression; one that is packed and whose source is gone is used as it is."""
+    files = ["manifest.json", *PACKED_ARRAYS]
+    packed = {name for name in STUDY.datasets if all(os.path.exists(f"{DATASETS}/{name}/{file}") for file in files)}
+    names = [name for name in STUDY.datasets if name not in packed or source_exists(source_files(name))]
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+@cache  # looked at once per start
+def fingerprint(dataset):
+    """What changes with any file of the source of a dataset."""
+    return source_fingerprint(source_files(dataset))
 
 
 def run_parts(wildcards):
@@ -105,7 +155,7 @@ def hardware(key):
 
 def source_digest(wildcards):
     """Digest of what packs a dataset: its source is chosen by name."""
-    source = find("source", STUDY.datasets[wildcards.dataset].source, EXTENSIONS)
+    source = source_entry(wildcards.dataset)
     return library_digest("networks/prepare_dataset", also=[source], without=["jobs", "ownership", "registry"])
 
 

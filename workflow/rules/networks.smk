@@ -9,12 +9,14 @@ and results/{study}/networks/.
 rule prepare_dataset:
     """Samples and labels of a dataset, and a manifest of where they come from."""
     output:
-        manifest=f"{DATASETS}/{{dataset}}/manifest.json",
-        arrays=[f"{DATASETS}/{{dataset}}/{name}.npy" for name in PACKED_ARRAYS],
+        manifest=shared(f"{DATASETS}/{{dataset}}/manifest.json"),
+        arrays=[f"{DATASETS}/{{dataset}}/{name}" for name in DECLARED_ARRAYS],
     log:
         "<logs>/prepare_dataset/{dataset}.log",
     benchmark:
         "<benchmarks>/prepare_dataset/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=datasets_to_pack(),
     conda:
         "../../envs/environment.yaml"
     threads: 16
@@ -23,6 +25,7 @@ rule prepare_dataset:
         runtime=720,
     params:
         source=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
+        fingerprint=lambda wildcards: fingerprint(wildcards.dataset),
         extensions=EXTENSIONS,
         downloads=f"{DATASETS}/.downloads",
         code=source_digest,

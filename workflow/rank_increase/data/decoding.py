@@ -109,4 +109,3 @@ def _orientation(opened):
         return opened.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
         return 1
-

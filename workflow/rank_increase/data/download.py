@@ -19,7 +19,7 @@ logger = logging.getLogger("rank_increase")
 def download(mirrors, path, digest, rounds=3, pause=5.0):
     """A file with this SHA-256, at `path`: from there, or from the first mirror that has it.
 
-    What has come of a download that broke off stays beside it, and the next attempt goes on from there. A process that
+    What has come of a download that broke off stays beside it, and the next attempt resumes there. A process that
     needs a file which another is downloading waits for it.
 
     Parameters
@@ -99,4 +99,3 @@ def _fetch(address, part, begun):
                 came += len(block)
     if expected and came < int(expected):
         raise OSError(f"broken off after {came} of {expected} bytes")
-

@@ -1,39 +1,64 @@
-"""Each claim of the paper as a number: what a claim is, and the table and the pages of all of them.
+"""Claims of the paper as numbers with verdicts: how they are declared, tested and tabulated.
 
-What is measured is in toy_claims and vit_claims; thresholds are under `claims` in the configuration.
+A claim is declared where it is tested, by a decorator with literal arguments:
+
+    @register.claim(
+        "theorem.stage_times",
+        source="Theorem 4.5",  # where the paper says it (numbering of version 1)
+        statement="...",  # what is claimed, in our words
+        measure="...",  # what the value is, and over what it is taken
+        relation="<",  # supported if the value stands in this relation to the threshold
+        threshold=0.5,
+        reason="...",  # for the threshold
+        tables=["theorem"],
+        data="theorem",  # the rows that are asked; the names of the tables if not given
+    )
+    def stage_times(theorem):
+        ...
+        return value, "3 problems", "details: the numbers behind the value"
+
+The function takes its tables as data frames, in the order in which they are declared, and returns the value, what it
+rests on and, if there is more to say, details; or it raises `NotTested`. Its keyword-only parameters come from the
+declaration, as further arguments of the decorator, or from the configuration (`study_settings`). Texts may name them in
+braces.
+
+A claim with `each=["network", "product"]` is tested for every network and product on their rows alone. Columns of the
+first table serve as well as these two. The values complete the id, and their labels stand for `{network}` and
+`{product}` in the texts.
 """
 
+import ast
 import math
 import operator
 from dataclasses import dataclass, replace
-from html import escape
+from itertools import groupby
 
 import pandas as pd
 
+from rank_increase.notation import PRODUCT_NAMES
+from rank_increase.registry import RegistryError, registered
 from rank_increase.tables import SCHEMAS
 
-_RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
-MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}  # of verdicts, for whom colour says nothing
+RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
+REQUIRED = ("source", "statement", "measure", "relation", "threshold", "reason", "tables")
+OPTIONAL = ("data", "each")
+TABLES = {*SCHEMAS, "measures"} - {"claims"}  # that a claim may ask for
+MOVEMENT = 0.05  # of a product within a perturbation window: up to this the window is on a plateau (Figure 9)
+FOLLOW = 6.1  # length of such a window where a study has none, in rescaled time: that of the paper
+
+
+class NotTested(ValueError):
+    """The tables lack what a claim's test needs; its text names that, without a full stop."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper and what came of its test.
+    """A claim and the result of its test.
 
     Attributes
     ----------
-    id : str
-        Such as "theorem.distance".
-    source : str
-        Where the paper says it (numbering of version 1).
-    statement : str
-        What is claimed, in our words.
-    measure : str
-        What `value` is, and over what it is taken.
-    relation, threshold : str, float
-        The claim is supported if `value` stands in this relation to the threshold.
-    data : str
-        The tables and runs that are asked.
+    id, source, statement, measure, relation, threshold, reason, data
+        As declared.
     value : float
         NaN if the claim could not be tested.
     n : str
@@ -48,13 +73,14 @@ class Claim:
     measure: str
     relation: str
     threshold: float
+    reason: str
     data: str
     value: float = math.nan
     n: str = ""
     details: str = ""
 
     def tested(self, value, n, details=""):
-        """The claim with what came out."""
+        """The claim with the result of its test."""
         return replace(self, value=float(value), n=n, details=details)
 
     def untested(self, missing):
@@ -66,7 +92,150 @@ class Claim:
         """supported, not supported or not tested."""
         if math.isnan(self.value):
             return "not tested"
-        return "supported" if _RELATIONS[self.relation](self.value, self.threshold) else "not supported"
+        return "supported" if RELATIONS[self.relation](self.value, self.threshold) else "not supported"
+
+
+def declared_claims(extensions=()):
+    """All declared claims in the order of the pages: of the toy model, of networks, of the files `extensions`.
+
+    Returns
+    -------
+    list of registry.Entry
+
+    Raises
+    ------
+    RegistryError
+        If a declaration is incomplete or has an unknown argument, relation or table.
+    """
+    entries = list(registered("claim", tuple(extensions)).values())
+    for entry in entries:
+        _check(entry)
+    return sorted(entries, key=_group)
+
+
+def _group(entry):
+    """What declarations have in common that stand together on a page."""
+    return entry.module is None, entry.details.get("each", [])
+
+
+def _check(entry):
+    details, where = entry.details, f"{entry.path}: the claim {entry.name!r}"
+    if lacking := [key for key in REQUIRED if details.get(key) in (None, "", [])]:
+        raise RegistryError(f"{where} lacks {', '.join(lacking)}.")
+    if unknown := details.keys() - {*REQUIRED, *OPTIONAL, *entry.parameters}:
+        raise RegistryError(f"{where} has the unknown argument {', '.join(sorted(unknown))}.")
+    if details["relation"] not in RELATIONS:
+        raise RegistryError(f"{where} has the relation {details['relation']!r}; known are {', '.join(RELATIONS)}.")
+    if unknown := set(details["tables"]) - TABLES:
+        raise RegistryError(f"{where} asks for the unknown table {', '.join(sorted(unknown))}.")
+
+
+def study_settings(study):
+    """What claims may take from the configuration, by name; a dict, empty without a toy model.
+
+    active: a product is active above it. max_time: end of the toy runs, rescaled. movement: largest movement of a
+    product within a perturbation window on a plateau. speed: largest speed of a product at rest, per unit of rescaled
+    time.
+
+    Parameters
+    ----------
+    study : dict
+        With the sections `toy` and `assumptions` of the configuration, or None for them.
+    """
+    toy, assumptions = study["toy"], study["assumptions"]
+    if not toy:
+        return {}
+    return {
+        "active": toy["activation_weight"] ** 2,
+        "max_time": toy["max_time"],
+        "movement": MOVEMENT,
+        "speed": MOVEMENT / (assumptions["plateaus"]["follow"] if assumptions else FOLLOW),
+    }
+
+
+def evaluate(entries, tables, settings, labels):
+    """Test claims.
+
+    Parameters
+    ----------
+    entries : list of registry.Entry
+        Of `declared_claims`.
+    tables : dict of str to pandas.DataFrame
+        The tables that the study makes; claims that ask for others are not tested.
+    settings : dict
+        Of `study_settings`.
+    labels : dict of str to str
+        Network -> what to call it.
+
+    Returns
+    -------
+    list of Claim
+        In the order of the declarations; those of one network and product stand together.
+    """
+    claims = []
+    for _, group in groupby(entries, key=_group):
+        found = [pair for entry in group for pair in _evaluate(entry, tables, settings, labels)]
+        places = list(dict.fromkeys(place for place, _ in found))
+        claims += [claim for _, claim in sorted(found, key=lambda pair: places.index(pair[0]))]
+    return claims
+
+
+def _evaluate(entry, tables, settings, labels):
+    """Yield (place, claim): a network, product and so on, as a tuple, and what came of the test there."""
+    defaults = {name: ast.literal_eval(default) for name, (_, default, _) in entry.parameters.items() if default}
+    known = defaults | settings | entry.details
+    parameters = {name: known[name] for name in entry.parameters if name in known}
+    wanted, each = entry.details["tables"], entry.details.get("each", [])
+    if absent := [name for name in wanted if name not in tables]:
+        missing = f"the table {absent[0]}, which this study does not make"
+        yield (), _claim(entry, parameters, {}, labels).untested(missing)
+        return
+    frames = [tables[name] for name in wanted]
+    places = frames[0][each].astype(str).drop_duplicates().to_dict("records") if each else []
+    for place in places or [{}]:
+        claim = _claim(entry, parameters, place, labels)
+        try:
+            result = entry.load()(*(_rows(frame, place) for frame in frames), **parameters)
+        except NotTested as missing:
+            yield tuple(place.values()), claim.untested(str(missing))
+        else:
+            yield tuple(place.values()), claim.tested(*result)
+
+
+def _rows(frame, place):
+    """Rows of one network, product and so on; a table without such a column has the same rows for all."""
+    for column, value in place.items():
+        if column in frame:
+            frame = frame[frame[column].astype(str) == value]
+    return frame
+
+
+def _claim(entry, parameters, place, labels):
+    """A claim whose texts are complete, about one network, product and so on; about every one if there is no place."""
+    details = entry.details
+    names = {"network": labels, "product": PRODUCT_NAMES}
+    words = {name: _word(parameters.get(name, name)) for name in entry.parameters}
+    for column in details.get("each", []):
+        value = place.get(column, f"every {column}")
+        words[column] = names.get(column, {}).get(value, value)
+    texts = {key: details[key] for key in ("source", "statement", "measure", "reason")}
+    texts["data"] = details.get("data", ", ".join(details["tables"]))
+    try:
+        texts = {key: text.format_map(words) for key, text in texts.items()}
+    except (KeyError, ValueError, IndexError) as error:
+        raise RegistryError(
+            f"{entry.path}: a text of the claim {entry.name!r} has braces around what is no parameter: {error}."
+        ) from error
+    return Claim(
+        id=".".join([entry.name, *place.values()]),
+        relation=details["relation"],
+        threshold=details["threshold"],
+        **texts,
+    )
+
+
+def _word(value):
+    return number(value) if isinstance(value, int | float) else str(value)
 
 
 def claims_frame(claims):
@@ -89,105 +258,3 @@ def number(value):
     if math.isnan(value):
         return "-"
     return f"{value:.0f}" if abs(value) < 1e6 and value == round(value) else f"{value:.3g}"
-
-
-def summary_frame(claims):
-    """What a reader wants first of the table "claims": a row each, all of it text, with headings for people."""
-    return pd.DataFrame(
-        {
-            "verdict": claims["verdict"],
-            "claim": claims["statement"],
-            "paper": claims["source"],
-            "measured": claims["value"].map(number),
-            "supported if": claims["relation"] + " " + claims["threshold"].map(number),
-            "rests on": claims["n"],
-            "id": claims["id"],
-        }
-    )
-
-
-def claims_markdown(claims, study):
-    """The page claims.md.
-
-    Parameters
-    ----------
-    claims : pandas.DataFrame
-        Of schema "claims".
-    study : str
-    """
-    summary = summary_frame(claims).map(lambda text: text.replace("|", "\\|"))
-    table = [
-        f"| {' | '.join(summary.columns)} |",
-        f"|{'---|' * len(summary.columns)}",
-        *(f"| {' | '.join(row)} |" for row in summary.itertuples(index=False, name=None)),
-    ]
-    sections = [
-        f"### {row.id}: {row.verdict}\n\n{row.statement} ({row.source})\n\n"
-        + "\n".join(f"- {heading}: {text}" for heading, text in _background(row).items())
-        for row in claims.itertuples(index=False)
-    ]
-    heading, notes = f"# {_title(study)}", f"{_counts(claims)}\n\n{_NOTES}"
-    return "\n\n".join([heading, notes, "\n".join(table), "## How each is measured", *sections]) + "\n"
-
-
-def claims_html(claims, study):
-    """The same page as one HTML file that needs no other, for the report.
-
-    Parameters
-    ----------
-    claims : pandas.DataFrame
-        Of schema "claims".
-    study : str
-    """
-    summary = summary_frame(claims).assign(verdict=claims["verdict"].map(MARKS) + " " + claims["verdict"])
-    background = pd.DataFrame([{"id": row.id, **_background(row)} for row in claims.itertuples(index=False)])
-    tables = [table.to_html(index=False, border=0) for table in (summary, background)]
-    return _PAGE.format(title=escape(_title(study)), counts=_counts(claims), notes=_NOTES, tables=tables)
-
-
-def _title(study):
-    return f'Claims of the paper, as measured in the study "{study}"'
-
-
-def _counts(claims):
-    counts = claims["verdict"].value_counts()
-    return f"{len(claims)} claims: {', '.join(f'{counts.get(verdict, 0)} {verdict}' for verdict in MARKS)}."
-
-
-def _background(row):
-    return {
-        "measure": row.measure,
-        "measured": f"{number(row.value)}; supported if {row.relation} {number(row.threshold)}",
-        "rests on": row.n,
-        "data": row.data,
-        "missing" if row.verdict == "not tested" else "behind it": row.details or "-",
-    }
-
-
-_NOTES = """\
-A claim is supported if the value measured stands in the stated relation to its threshold, which the configuration
-gives with its reason (`claims`). Toy claims take the worst over problems (seeds), claims about
-vision transformers the worst over runs (seeds) of a median over heads. A claim whose runs this study does not have is
-not tested. A verdict holds for these runs, at their sizes, and says nothing of significance where n is small."""
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 14px/1.4 sans-serif; margin: 1.5em; color: #222; background: #fff; }}
-table {{ border-collapse: collapse; margin: 1em 0 2em; }}
-th, td {{ text-align: left; vertical-align: top; padding: 0.4em 0.8em; border-bottom: 1px solid #ccc; }}
-td:nth-child(2) {{ min-width: 18em; }}
-td:first-child {{ white-space: nowrap; font-weight: bold; }}
-p {{ max-width: 50em; }}
-</style>
-<h1>{title}</h1>
-<p>{counts}</p>
-<p>{notes}</p>
-{tables[0]}
-<h2>How each is measured</h2>
-{tables[1]}
-</html>
-"""

@@ -1,6 +1,10 @@
 """What every figure script does around its drawing: read tables, choose the style, write the files."""
 
-from rank_increase.figures.style import new_panels, paper_style, save_figure
+from textwrap import fill
+
+from matplotlib.figure import Figure
+
+from rank_increase.figures.style import PAGE_WIDTH, paper_style, save_figure
 from rank_increase.jobs import logger, start_job
 from rank_increase.tables import read_tables
 
@@ -76,7 +80,6 @@ def draw(main, snakemake):
 
 def sentence_figure(text):
     """A figure that is a sentence."""
-    figure, [[axes]] = new_panels(1, 1, 1.0)
-    axes.axis("off")
-    axes.text(0.5, 0.5, text, ha="center", va="center", wrap=True)
+    figure = Figure(figsize=(PAGE_WIDTH, 1.5))
+    figure.text(0.5, 0.5, fill(text, 80), ha="center", va="center", parse_math=False)
     return figure

@@ -1,0 +1,1 @@
+"""Models, chosen by name, and the attention that they share."""

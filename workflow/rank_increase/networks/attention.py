@@ -51,14 +51,14 @@ class Attention(nn.Module):
         return self.W_O(out.transpose(1, 2).flatten(2))
 
     def weights(self):
-        """W_K, W_Q, W_V, W_O as the paper writes them: a dict of float32 CPU tensors of shape (heads, dim, dim_head).
+        """W_K, W_Q, W_V, W_O as the paper writes them: a dict of tensors of shape (heads, dim, dim_head).
 
         They belong to the forward pass by x W_Q W_K^T x^T / sqrt(dim_head) for the attention logits of a head, and by
         x W_V W_O^T for what it adds to the tokens that attend to x.
         """
         found = {}
         for name in WEIGHTS:
-            weight = getattr(self, name).weight.detach().float().cpu()
+            weight = getattr(self, name).weight.detach()
             # K, Q, V: (heads * dim_head, dim), heads in rows. O: (dim, heads * dim_head), heads in columns.
             weight = weight if name == "W_O" else weight.T
             by_head = weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
@@ -67,7 +67,7 @@ class Attention(nn.Module):
 
 
 def attention_weights(layers):
-    """Weights of the attention of several layers by name, such as layer_0.W_K: a dict of tensors (`Attention.weights`)."""
+    """`Attention.weights` of several layers by name, such as layer_0.W_K: a dict of tensors."""
     return {f"layer_{n}.{name}": weight for n, layer in enumerate(layers) for name, weight in layer.weights().items()}
 
 

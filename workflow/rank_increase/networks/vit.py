@@ -106,8 +106,8 @@ class VisionTransformer(nn.Module):
         The paper varies "the initialization scale of all layers by multiplying their initial values by a scale factor
         (we fix the scale of the initial token mapper)". Layers are the linear ones, with their biases: attention, MLP
         and classifier. The token mapper is what makes tokens of an image: patch embedding, class token and positions.
-        LayerNorm keeps its gain of 1 and bias of 0, which are no random initial values: scaled as well, a gain would act
-        as a second factor `scale` on the layer behind it.
+        LayerNorm keeps its gain of 1 and bias of 0, which are no random initial values: scaled as well, a gain would
+        act as a second factor `scale` on the layer behind it.
 
         Parameters
         ----------
@@ -121,5 +121,5 @@ class VisionTransformer(nn.Module):
         return attention_products(len(self.blocks))
 
     def weights(self):
-        """Weights to keep in snapshots, by name: the factors of `products`, float32 CPU tensors."""
+        """Weights to keep in snapshots, by name: the factors of `products`, tensors on the device of the model."""
         return attention_weights([block.attention for block in self.blocks])

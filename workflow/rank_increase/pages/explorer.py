@@ -194,7 +194,7 @@ def claims_part(claims):
 
 
 def read_study(tables):
-    """Tables by name, with the columns that the page needs, from a dict name -> list of paths; those without are left out."""
+    """Tables by name, with the columns that the page needs, from a dict name -> list of paths, which may be empty."""
     return {name: read_tables(paths, columns=COLUMNS[name]) for name, paths in tables.items() if paths}
 
 

@@ -117,8 +117,8 @@ class ProductSpectra:
         """Singular values of random perturbations as large as those of training, one of each kind for every head.
 
         "random_product" is a product of two Gaussian matrices of shape dim x min(dim, 2 dim_head), with the Frobenius
-        norm of the delta: the delta's shape, norm and greatest rank, and nothing else of it. "noisy_factors" is what the
-        product of the initial factors gains when Gaussian noise is added to them, to each as much as training has
+        norm of the delta: the delta's shape, norm and greatest rank, and nothing else of it. "noisy_factors" is what
+        the product of the initial factors gains when Gaussian noise is added to them, to each as much as training has
         changed it; its norm is another than the delta's. Directions are drawn once for a head, so only norms differ
         between steps.
 

@@ -39,7 +39,7 @@ def compare_folders(one, other):
 
 
 def compare_tables(one, other):
-    """Yield (column, difference in words, largest absolute difference) of two data frames, row by row in their order."""
+    """Yield (column, difference in words, largest difference) of two data frames, row by row in their order."""
     for column in sorted(set(one.columns) ^ set(other.columns)):
         yield column, f"only in {'the first' if column in one else 'the second'}", np.nan
     if len(one) != len(other):
@@ -50,7 +50,9 @@ def compare_tables(one, other):
 
 
 def _compare_columns(column, one, other):
-    lists = [isinstance(series.dropna().iloc[0], np.ndarray) if series.notna().any() else False for series in (one, other)]
+    lists = [
+        isinstance(series.dropna().iloc[0], np.ndarray) if series.notna().any() else False for series in (one, other)
+    ]
     if all(lists):
         lengths = [series.map(lambda value: -1 if value is None else len(value)) for series in (one, other)]
         if (lengths[0].to_numpy() != lengths[1].to_numpy()).any():
@@ -65,7 +67,9 @@ def _compare_columns(column, one, other):
                 difference = np.abs(first - second)[~same]
             scale = np.nanmax(np.abs(np.r_[first, second]))
             largest = np.nan if np.isnan(difference).all() else np.nanmax(difference)
-            said = f"{(~same).sum()} of {len(same)} values differ, by {largest / scale if scale else 0:.2g} of the largest"
+            said = (
+                f"{(~same).sum()} of {len(same)} values differ, by {largest / scale if scale else 0:.2g} of the largest"
+            )
             yield column, said, largest
         return
     first, second = (series.astype(object).where(series.notna(), None).to_numpy() for series in (one, other))

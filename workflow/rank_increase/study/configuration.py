@@ -4,11 +4,14 @@ Config files, the JSON schema and config/README.md follow from the types below a
 """
 
 import os
-from difflib import get_close_matches
+import sys
+from decimal import Decimal
+from difflib import SequenceMatcher
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Annotated, Literal, Union
 
+import yaml
 from pydantic import BeforeValidator, Field, ValidationError, create_model
 
 from rank_increase.notation import log_alpha
@@ -16,6 +19,7 @@ from rank_increase.options import (
     Alpha,
     Alphas,
     Count,
+    Dpi,
     Name,
     Path,
     Points,
@@ -34,12 +38,75 @@ MIN_LOG_ALPHA = log_alpha("1e-150")  # below, alpha^2 is no float64
 LOG_SCALES = log_alpha("1e-15"), log_alpha("1e15")  # of a network, whose float32 squares and more must hold
 TOY_TABLES = ("trajectory", "losses", "events", "conservation", "stages", "theorem", "perturbations")
 NETWORK_TABLES = ("metrics", "spectra", "measures")
-RESERVED = ("published", "benchmarks")  # folders under results/ that no study may write to
-MAX_BYTES = 1e12  # of one array: no machine holds more
+RESERVED = ("published", "benchmarks")  # folders of results/ that are no study's
+MAX_TOY_BYTES = 10**12  # of a toy run: the memory of a large node
+ONE_LINE = Field(min_length=1, json_schema_extra={"must_be": "a list of at least one line of runs"})
+DEMO = FilePath(__file__).resolve().parents[3] / "config" / "config.yaml"
 
 
 class ConfigError(ValueError):
     """A user's mistake; its text is one sentence for each, which say what to change."""
+
+
+def read_config(path):
+    """Read a config file, which is YAML in UTF-8.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file, it is no YAML, or it has a key twice, of which YAML would silently take the last.
+    """
+    path = FilePath(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        studies = sorted({"config": "demo"}.get(file.stem, file.stem) for file in path.parent.glob("*.yaml"))
+        raise ConfigError(f"there is no {path}; studies in {path.parent}: {', '.join(studies) or 'none'}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text in UTF-8: save it as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        root, config = yaml.compose(text, loader), yaml.load(text, loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {_yaml_mistake(error, text)}.") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} has no keys: it needs at least `study: NAME`.")
+    _check_keys(path, root)
+    return config
+
+
+def _yaml_mistake(error, text):
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return error.reason
+    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    tab = "\t" in line[: len(line) - len(line.lstrip())]
+    return f"line {mark.line + 1}: {'indent with spaces instead of tabs' if tab else error.problem}"
+
+
+def _check_keys(path, node):
+    """Refuse a key that a mapping has twice, at any depth below a node of YAML."""
+    if isinstance(node, yaml.MappingNode):
+        lines = {}
+        for key, value in node.value:
+            line, name = key.start_mark.line + 1, (key.tag, str(key.value))
+            if name in lines:
+                raise ConfigError(f"{path} has the key `{key.value}` twice, in lines {lines[name]} and {line}.")
+            lines[name] = line
+            _check_keys(path, value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(path, value)
 
 
 class Variant(Section):
@@ -97,7 +164,8 @@ class Toy(Section):
     flow_rtol: Positive = 1.0e-10
     """Relative error bound of the flow of diagonal weights, of the conserved coordinate s."""
     flow_atol: Annotated[
-        float, Field(gt=0, le=1e-5, json_schema_extra={"must_be": "a positive number up to 1.0e-5: above, stages are missed"})
+        float,
+        Field(gt=0, le=1e-5, json_schema_extra={"must_be": "a positive number up to 1.0e-5: above, stages are missed"}),
     ] = 1.0e-6
     """Absolute error bound of the same."""
     full_flow_rtol: Positive = 1.0e-4
@@ -110,7 +178,7 @@ class Toy(Section):
     """Samples in a minibatch of SGD."""
     variants: dict[Name, Variant] = VARIANTS
     """Named variants of the experiment."""
-    runs: Annotated[list[ToyRuns], Field(min_length=1)]
+    runs: Annotated[list[ToyRuns], ONE_LINE]
     """Which to run."""
 
 
@@ -190,7 +258,7 @@ class Network(Section):
     """How it is trained."""
     hardware: Hardware = Hardware()
     """What a run asks of the machine."""
-    runs: Annotated[list[NetworkRuns], Field(min_length=1)]
+    runs: Annotated[list[NetworkRuns], ONE_LINE]
     """Which to run."""
 
 
@@ -275,17 +343,28 @@ def study_type(extensions=()):
         __base__=Recipe,
         __doc__=Recipe.__doc__,
         **{
-            name: (choice(name, "name", extensions), Field(Recipe.model_fields[name].default, validate_default=True))
+            name: (
+                choice(name, "name", extensions),
+                Field(
+                    Recipe.model_fields[name].default,
+                    validate_default=True,
+                    description=Recipe.model_fields[name].description,
+                ),
+            )
             for name in ("loss", "optimizer")
         },
     )
     network = create_model(
-        "Network", __base__=Network, model=(choice("model", "family", extensions), ...), recipe=(recipe, ...)
+        "Network",
+        __base__=Network,
+        __doc__=Network.__doc__,
+        model=(choice("model", "family", extensions), Field(description="The model, by `family` and its options.")),
+        recipe=(recipe, Field(description="How it is trained.")),
     )
     figures = create_model(
         "Figures",
         __base__=Section,
-        dpi=(Count, Field(150, description="Resolution of the PNG files, in dots per inch.")),
+        dpi=(Dpi, Field(150, description="Resolution of the PNG files, in dots per inch.")),
         without=(list[Name], Field([], description="Figures that are not to be drawn.")),
         **{
             name: (entry.options() | None, Field(None, description=entry.summary))
@@ -298,8 +377,27 @@ def study_type(extensions=()):
         __doc__=Study.__doc__,
         datasets=(dict[Name, choice("source", "source", extensions)], Field({}, description="Datasets by name.")),
         networks=(dict[Name, network], Field({}, description="Networks by name.")),
-        figures=(figures, Field(figures(), description="Figures: resolution, those to leave out, and options of each by its name.")),
+        figures=(
+            figures,
+            Field(figures(), description="Figures: resolution, those to leave out, and options of each by its name."),
+        ),
     )
+
+
+def check_demo(config):
+    """Raise a `ConfigError` if a configuration would write other results to the folder of the demo.
+
+    Parameters
+    ----------
+    config : dict
+        What the user gave by --configfile and --config.
+    """
+    demo = read_config(DEMO)
+    if str(config.get("study")).casefold() == demo["study"].casefold() and config != demo:
+        raise ConfigError(
+            f"config: the study {demo['study']!r} is what config/config.yaml says and nothing else: give yours a name,"
+            " `study: NAME` in the file that --configfile names, or --config study=NAME."
+        )
 
 
 def read_study(config):
@@ -314,9 +412,8 @@ def read_study(config):
     ConfigError
         With a sentence for every mistake.
     """
-    extensions = config.get("extensions") or []
     try:
-        checked = study_type(tuple(extensions) if isinstance(extensions, list) else ()).model_validate(config)
+        checked = study_type(_extensions(config)).model_validate(config)
     except RegistryError as error:
         raise ConfigError(f"config: {error}") from error
     except ValidationError as error:
@@ -326,11 +423,17 @@ def read_study(config):
     return checked
 
 
+def _extensions(config):
+    """Extension files of a configuration that has not been checked yet; a tuple of str."""
+    named = config.get("extensions")
+    return tuple(path for path in named if isinstance(path, str)) if isinstance(named, list) else ()
+
+
 def _sentences(error, config):
     """A sentence for every mistake that pydantic has found."""
     known, schema = [], None
     for mistake in error.errors():
-        schema = schema or study_type(tuple(config.get("extensions") or ())).model_json_schema()
+        schema = schema or study_type(_extensions(config)).model_json_schema()
         place, node = _locate(schema, mistake["loc"], config)
         where = f"`{place}`" if place else "the configuration"
         match mistake["type"]:
@@ -346,21 +449,32 @@ def _sentences(error, config):
                 key, tag = mistake["ctx"]["discriminator"].strip("'"), mistake["ctx"]["tag"]
                 names = [name.strip(" '") for name in mistake["ctx"]["expected_tags"].split(",")]
                 yield f"config: `{place}.{key}` is {tag!r}; {_hint(tag, list(dict.fromkeys(names)))}"
-            case "string_pattern_mismatch" | "string_too_long" if mistake["loc"][-1:] == ("[key]",):
-                yield f"config: the name {mistake['input']!r} in {where} must be {_words(node)}."
+            case "string_pattern_mismatch" if mistake["loc"][-1:] == ("[key]",):
+                yield f"config: the name {_shortened(mistake['input'])} in {where} must be {_words(node)}."
             case _:
                 said = mistake["msg"][0].lower() + mistake["msg"][1:]
                 words = _words(node) or said.removeprefix("input should be ")
-                yield f"config: {where} is {mistake['input']!r}, but must be {words}."
+                yield f"config: {where} is {_shortened(mistake['input'])}, but must be {words}."
+
+
+def _shortened(value):
+    """A value as Python writes it, cut where it is longer than a sentence bears."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
 
 
 def _words(node):
+    if "enum" in node:
+        return f"one of {', '.join(map(str, node['enum']))}"
     return node.get("must_be") or ("a section with keys of its own" if "properties" in node else "")
 
 
 def _hint(key, known):
-    guess = get_close_matches(str(key), known, n=1)
-    return f"did you mean `{guess[0]}`?" if guess else f"known here: {', '.join(known)}."
+    likeness = {name: SequenceMatcher(None, name, str(key)).ratio() for name in known}
+    guess = max(likeness, key=likeness.get, default=None)
+    if guess and likeness[guess] > 0.6:
+        return f"did you mean `{guess}`?"
+    return f"known here: {', '.join(known) or 'none'}."
 
 
 def _locate(schema, location, config):
@@ -404,10 +518,9 @@ def _part(value, step):
 
 def _inconsistencies(study):
     """Mistakes that no single key shows, as sentences without "config: "."""
-    if study.study in RESERVED:
-        yield f"`study` is {study.study!r}, a folder of results/ that is not a study's: choose another name."
-    for kind in ("toy", "network"):
-        yield from _repeated_alphas(study, kind)
+    if study.study.casefold() in RESERVED:
+        yield f"`study` is {study.study!r}, but results/{study.study} is no study's: choose another name."
+    yield from _repeated_runs(study)
     if study.toy:
         yield from _toy_mistakes(study)
     if study.assumptions:
@@ -417,24 +530,22 @@ def _inconsistencies(study):
     yield from _figure_mistakes(study)
 
 
-def _run_lines(study, kind):
-    """(place, line of runs) of the toy model or of networks."""
-    if kind == "toy":
-        yield from ((f"toy.runs[{n}]", line) for n, line in enumerate(study.toy.runs if study.toy else ()))
-    else:
-        for name, network in study.networks.items():
-            yield from ((f"networks.{name}.runs[{n}]", line) for n, line in enumerate(network.runs))
-
-
-def _repeated_alphas(study, kind):
-    for where, line in _run_lines(study, kind):
-        seen = {}
-        for alpha in line.alphas:
-            if (other := seen.setdefault(log_alpha(alpha), alpha)) is not alpha or line.alphas.count(alpha) > 1:
-                yield f"`{where}.alphas` has {other!r} and {alpha!r}, which are one number: keep one of them."
-                break
-        if len(set(line.seeds)) < len(line.seeds):
-            yield f"`{where}.seeds` has a seed twice: keep it once."
+def _repeated_runs(study):
+    """Init scales in two spellings, which would be two runs, among the lines of the toy model or of a network."""
+    of_toy = [line for line in study.toy.runs] if study.toy else []
+    for where, lines in {
+        "toy": of_toy,
+        **{f"networks.{name}": one.runs for name, one in study.networks.items()},
+    }.items():
+        spellings = {}
+        for alpha in (alpha for line in lines for alpha in line.alphas):
+            first = spellings.setdefault(Decimal(alpha), alpha)
+            if first != alpha:
+                yield f"`{where}.runs` has {first!r} and {alpha!r}, one number: write it in one way."
+        for number, line in enumerate(lines):
+            for key, values in (("alphas", line.alphas), ("seeds", line.seeds)):
+                if len(set(values)) < len(values):
+                    yield f"`{where}.runs[{number}].{key}` has a value twice: write it once."
 
 
 def _toy_mistakes(study):
@@ -454,14 +565,35 @@ def _toy_mistakes(study):
                     f"`{where}` has alpha {alpha!r}, too small for variant {line.variant!r}: products of its weights"
                     " would be zero; only the flow of diagonal weights goes below 1e-150."
                 )
+    seeds = {run["seed"] for run in toy_runs(study)}
+    if headline_seed(study) not in seeds:
+        yield (
+            f"`toy.headline_seed` is {toy.headline_seed}, which no line of `toy.runs` has: add it there, or show"
+            " another."
+        )
     if toy.batch_size > toy.samples:
         yield "`toy.batch_size` must not be larger than `toy.samples`."
-    size = 8 * max(toy.samples * toy.tokens * max(toy.dim, toy.tokens), toy.dim**2)
-    if size > MAX_BYTES:
+    size = _toy_bytes(study)
+    if size > MAX_TOY_BYTES:
         yield (
-            f"`toy` has samples, tokens and dim of {toy.samples}, {toy.tokens} and {toy.dim}: one array would take"
-            f" {size / 1e9:.3g} GB of memory; make them smaller."
+            f"a run of `toy` would take {_gigabytes(size)} of memory or more, of which no node has above"
+            f" {_gigabytes(MAX_TOY_BYTES)}: lower `samples`, `tokens`, `dim` or `points`."
         )
+
+
+def _toy_bytes(study):
+    """What a run of the toy model takes at least; sizes of large nodes are left to the user."""
+    toy = study.toy
+    used = [toy.variants[line.variant] for line in toy.runs if line.variant in toy.variants]
+    matrices = any(variant.weights == "full" or variant.teacher == "dense" for variant in used)
+    data = 2 * toy.samples * toy.tokens * toy.dim  # X and Y
+    weights = 8 * toy.dim ** (2 if matrices else 1)  # the student's and the teacher's
+    points = max(toy.points, study.assumptions.points if study.assumptions else 0)
+    return 8 * (data + weights + 6 * 2 * toy.dim * points)  # a table's columns for both products
+
+
+def _gigabytes(size):
+    return f"{Decimal(size) / 10**9:,.1f} GB"  # a Decimal, as sizes may pass what a float holds
 
 
 def _assumption_mistakes(study):
@@ -470,6 +602,8 @@ def _assumption_mistakes(study):
         return
     if log_alpha(study.assumptions.alpha) >= 0:
         yield f"`assumptions.alpha` is {study.assumptions.alpha!r}, but must be below 1."
+    if headline_seed(study) not in study.assumptions.seeds:
+        yield f"`assumptions.seeds` must contain the seed that figures show, {headline_seed(study)}."
 
 
 def _network_mistakes(study, name, network):
@@ -478,6 +612,13 @@ def _network_mistakes(study, name, network):
         yield f"`{where}.dataset` is {network.dataset!r}; {_hint(network.dataset, list(study.datasets))}"
     if network.recipe.warmup_epochs >= network.recipe.epochs:
         yield f"`{where}.recipe.warmup_epochs` must be less than its `epochs`."
+    largest = max((value for value in network.model.model_dump().values() if isinstance(value, int)), default=0)
+    size, memory = 4 * 4 * largest, network.hardware.mem_mb * 10**6  # a vector, its gradient and two moments, float32
+    if size > memory:
+        yield (
+            f"`{where}.model` has a size of {largest:,}: one vector of weights takes {_gigabytes(size)} to train, and"
+            f" `hardware.mem_mb` asks for {_gigabytes(memory)}; make the one smaller or the other larger."
+        )
     for number, line in enumerate(network.runs):
         for alpha in line.alphas:
             if not LOG_SCALES[0] <= log_alpha(alpha) <= LOG_SCALES[1]:
@@ -597,7 +738,7 @@ def shown_networks(study, entry):
 
 
 def explorer_start(study):
-    """What the explorer shows first: `scale` and `seed` of a network, `alpha` and `problem` of the toy model; a dict."""
+    """What the explorer shows first: a dict with `scale`, `seed` of a network, `alpha`, `problem` of the toy model."""
     toy = [run for run in toy_runs(study) if run["seed"] == headline_seed(study) and run["variant"] == "diagonal"]
     paper = [run["alpha"] for run in toy if log_alpha(run["alpha"]) >= log_alpha("1e-32")]  # stages are seen best there
     start = {"scale": "1", "seed": next((run["seed"] for run in network_runs(study)), 0)}
@@ -608,9 +749,29 @@ def explorer_start(study):
 
 def check_folder(folder):
     """Raise a `ConfigError` if no results can be written to `folder`, existing or not."""
-    folder = FilePath(folder).absolute()
-    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    nearest = _nearest(folder)
     if not nearest.is_dir():
         raise ConfigError(f"{nearest} is a file where the folder of results should be: move it away.")
     if not os.access(nearest, os.W_OK):
         raise ConfigError(f"no permission to write to {nearest}: choose another folder with --directory.")
+
+
+def check_data_dir(folder):
+    """Raise a `ConfigError` if `folder`, which may be read-only or not exist yet, can be no folder."""
+    nearest = _nearest(folder)
+    if not nearest.is_dir():
+        raise ConfigError(f"config: `data_dir` is {str(folder)!r}, but {nearest} is a file: name a folder.")
+
+
+def _nearest(folder):
+    """The folder, or the nearest above it that exists."""
+    folder = FilePath(folder).absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+if __name__ == "__main__":
+    # For make: Snakemake reads config files before any code of ours, and answers some mistakes with a traceback.
+    try:
+        read_config(sys.argv[1])
+    except ConfigError as error:
+        sys.exit(str(error))

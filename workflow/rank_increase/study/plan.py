@@ -165,9 +165,9 @@ def run_cost(study, network, images):
 def toy_hours(study):
     """Core-hours of the toy runs, an estimate: gradients of a run, their FLOPs, and `TOY_SHARE` of a core's rate.
 
-    Gradient descent takes a gradient a step. The flow of diagonal weights took about 1000 cbrt(ln(1/alpha)) at the paper's
-    size, in proportion to the entries that become active (measured, alpha from 0.1 to 1e-3000), that of full weights some
-    2500 at 1e-4.
+    Gradient descent takes a gradient a step. The flow of diagonal weights took about 1000 cbrt(ln(1/alpha)) at the
+    paper's size, in proportion to the entries that become active (measured, alpha from 0.1 to 1e-3000), that of full
+    weights some 2500 at 1e-4.
     """
     toy, rate = study.toy, study.plan.cpu.peak_tflops * 1e12 * TOY_SHARE
     gradient = 8 * toy.samples * toy.tokens**2 * toy.dim

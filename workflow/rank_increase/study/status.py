@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rank_increase.ownership import SILENCE, Owner, current_owner
 from rank_increase.study.configuration import ConfigError, Study, network_runs, toy_runs
 from rank_increase.study.plan import known_images
 from rank_increase.study.text import size_text, text_table
-from rank_increase.ownership import SILENCE, Owner, current_owner
 
 SHOWN_SILENCE = 2 * SILENCE  # clocks of two machines may differ a little
 STATES = ("finished", "running", "stopped", "waiting")
@@ -35,8 +35,8 @@ class Progress:
     """How far a run of a network has come.
 
     state is one of `STATES`; metrics the last row of its metrics so far, a dict of numbers, or None; seconds_left what
-    is left of it by the speed of its last epoch, or None; owner the process that trains it and heard the seconds since its
-    last heartbeat, or None.
+    is left of it by the speed of its last epoch, or None; owner the process that trains it and heard the seconds since
+    its last heartbeat, or None.
     """
 
     run: dict

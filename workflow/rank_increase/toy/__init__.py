@@ -1,0 +1,1 @@
+"""The toy model, its dynamics, and what the paper predicts of it."""

@@ -13,9 +13,9 @@ class Stage:
     """Stage k + 1 of Algorithm 1: the coordinate i_k that becomes active at T_{k+1}, and where the weights go then.
 
     Times are rescaled, t / ln(1/alpha). `product` is u * v at theta_{k+1}, of shape (p,); `sign` that of v_i u_i.
-    `gap_to_next` is the time that the next coordinate would have needed more. `deactivated` are the coordinates that left the
-    support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support: positive where theta_{k+1}
-    is a strict local minimum (Assumption 4.3).
+    `gap_to_next` is the time that the next coordinate would have needed more. `deactivated` are the coordinates that
+    left the support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support: positive where
+    theta_{k+1} is a strict local minimum (Assumption 4.3).
     """
 
     time: float

@@ -4,6 +4,7 @@ import numpy as np
 
 from rank_increase.toy.runs import Run, balance, recorded_events
 
+
 def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, seed=0, on_step=None):
     """A `Run` of plain gradient descent or minibatch SGD, as the paper trains its toy models.
 
@@ -55,4 +56,3 @@ def _minibatches(head, batch_size, rng):
         order = rng.permutation(len(head.X))
         for start in range(0, len(order) - batch_size + 1, batch_size):
             yield head.subset(order[start : start + batch_size])
-

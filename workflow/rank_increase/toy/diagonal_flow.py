@@ -224,4 +224,3 @@ def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None)
     loss = np.array([head.loss_and_g(p)[0] for p in values])
     events = [(crossing.time, crossing.coordinate, crossing.direction) for crossing in crossings]
     return Run(times, loss, values.reshape(len(times), 2, -1), events)
-

@@ -6,6 +6,7 @@ import pandas as pd
 from rank_increase.notation import PRODUCTS
 from rank_increase.tables import SCHEMAS
 
+
 def loss_frame(run, log_alpha):
     """Rows of schema "losses" of a runs.Run at ln(alpha) = `log_alpha`."""
     return pd.DataFrame({"time": run.time, "rescaled_time": run.time / -log_alpha, "loss": run.loss})
@@ -105,4 +106,3 @@ def coordinate_labels(coordinates, dim):
 
 def _labels(records, dim):
     return coordinate_labels(np.tile(np.arange(2 * dim), records), dim)
-

@@ -5,6 +5,7 @@ import numpy as np
 from rank_increase.toy.rkc import integrate
 from rank_increase.toy.runs import Run, balance, recorded_events
 
+
 def full_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
     """The gradient flow of a toy problem with full weights, a runs.Run recorded at `times`.
 
@@ -34,4 +35,3 @@ def full_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
             on_step(time)
     values = np.array(values)
     return Run(times, np.array(loss), values, recorded_events(times, values, weight), np.array(conservation))
-

@@ -4,6 +4,7 @@ import numpy as np
 
 from rank_increase.toy.kernels import compile_head, flush
 
+
 class DiagonalHead:
     """Half the mean squared error of a head with diagonal weights, as a function of its products or weights."""
 
@@ -77,4 +78,3 @@ class FullHead:
         """Singular values of the two products, descending, shape (2, dim)."""
         W_K, W_Q, W_V, W_O = theta
         return np.linalg.svd(np.stack([W_K @ W_Q.T, W_V @ W_O.T]), compute_uv=False)
-

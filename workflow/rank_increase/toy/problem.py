@@ -11,6 +11,7 @@ import numpy as np
 from rank_increase.notation import WEIGHTS
 from rank_increase.toy.heads import DiagonalHead, FullHead
 
+
 @dataclass(frozen=True)
 class Problem:
     """Data, teacher and direction of the initial weights: all that a run needs beside alpha.
@@ -87,4 +88,3 @@ def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ
         taught = scale[:, None, None] / np.sqrt(dim) * teacher_rng.standard_normal((4, dim, dim))
     shape = (4, dim) if weights == "diagonal" else (4, dim, dim)
     return Problem(X, attention(X, taught), student_rng.standard_normal(shape), taught)
-

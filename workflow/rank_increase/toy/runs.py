@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+
 @dataclass(frozen=True)
 class Run:
     """What is kept of a training run.
@@ -61,4 +62,3 @@ def recorded_events(time, values, weight):
     order = np.argsort(crossed, kind="stable")
     direction = np.where(after > 0, 1, -1)
     return list(zip(crossed[order].tolist(), coordinate[order].tolist(), direction[order].tolist(), strict=True))
-

@@ -87,7 +87,11 @@ class Run:
         self.ownership = ownership
         self.processes, self.first = processes, rank == 0
         dataset = open_dataset(job.dataset)
-        chosen = {"model": job.model["family"], "loss": job.recipe.loss["name"], "optimizer": job.recipe.optimizer["name"]}
+        chosen = {
+            "model": job.model["family"],
+            "loss": job.recipe.loss["name"],
+            "optimizer": job.recipe.optimizer["name"],
+        }
         found = {kind: find(kind, name, job.extensions).load() for kind, name in chosen.items()}
         torch.manual_seed(job.seed)  # on the CPU, so that a seed gives the same weights on every device
         shape, classes = dataset.manifest["shape"], len(dataset.manifest["classes"])
@@ -274,7 +278,7 @@ class Run:
         """Write the weights to watch, if this is a step for it."""
         if not self.first or self.step not in self.snapshot_steps:
             return
-        weights = {name: weight.numpy() for name, weight in self.model.weights().items()}
+        weights = {name: weight.float().cpu().numpy() for name, weight in self.model.weights().items()}
         with atomic(snapshot_path(Path(self.job.scratch) / "snapshots", self.step)) as temporary:
             epoch = self.step / self.batches.steps
             write_snapshot(temporary, weights, self.model.products(), step=self.step, epoch=epoch)
@@ -313,7 +317,7 @@ class Run:
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "totals": totals}
         try:
             self.checkpoints.save(self.step, state)
-        except (OSError, RuntimeError) as error:  # torch.save has RuntimeErrors of its own for a full disk
+        except OSError as error:
             self.ownership.check()
             if must:
                 raise
@@ -328,4 +332,3 @@ def _flush(path):
     """Wait until a file is on the disk, so that no power cut leaves half of it behind a newer checkpoint."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-

@@ -11,6 +11,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, r
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from rank_increase.data.packed import DatasetError, array_bytes, check_arrays, open_dataset
+from rank_increase.disk import DiskError
 from rank_increase.jobs import append_log, progress
 from rank_increase.ownership import NotOwner
 from rank_increase.training.checkpoints import SIGNALS, Stopped, StopRequest
@@ -45,7 +46,7 @@ def process_count(gpus, processes):
     if choose_device().type == "cpu":
         raise RuntimeError(
             f"this run asks for {gpus} GPU{'s' * (gpus > 1)} and torch {torch.__version__} sees none: ask for a node"
-            " that has them, with a driver that is new enough, or put `gpu: 0` under the network's `hardware` to use the CPU."
+            " that has them, with a driver that is new enough, or put `gpu: 0` under the network's `hardware`."
         )
     return max(1, min(gpus, torch.cuda.device_count()))
 
@@ -134,9 +135,10 @@ def _failure(job, failure):
     if not isinstance(message, dict):
         return RuntimeError(f"{job.label}: {message}")
     kind, _, text = message["message"].removeprefix("_Ended: ").partition(": ")
-    expected = {kind.__name__: kind for kind in (Stopped, NotOwner, FloatingPointError, DatasetError, ValueError)}
-    if kind in expected:
-        return expected[kind](text)
+    expected = (Stopped, NotOwner, FloatingPointError, DatasetError, DiskError, ValueError)
+    for exception in expected:
+        if kind == exception.__name__:
+            return exception(text)
     logger.error("%s", message["extraInfo"]["py_callstack"])
     return RuntimeError(f"{job.label}: {message['message']}")
 
@@ -171,4 +173,3 @@ def _train(job, ownership):
     finally:
         if processes > 1:
             dist.destroy_process_group()
-

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from rank_increase.disk import writing
 from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path
+
 
 def finished_metrics(job):
     """Rows of schema "metrics" of a run that is done."""
@@ -28,18 +30,21 @@ def publish_snapshots(job, ownership, folder):
     folder = Path(folder)
     temporary, old = (folder.with_name(f".{folder.name}.{ownership.owner.token}.{part}") for part in ("new", "old"))
     try:
-        temporary.mkdir(parents=True)
         of_epoch = int(finished_metrics(job)["step"].iloc[0])
-        for step in job.recipe.snapshot_steps(of_epoch):
-            source = snapshot_path(Path(job.scratch) / "snapshots", step)
-            try:
-                check_snapshot(source)
-            except SnapshotError as error:
-                raise SnapshotError(f"{error}: run the same command again, to train again from before it.") from error
-            try:
-                os.link(source, temporary / source.name)
-            except OSError:
-                shutil.copy2(source, temporary)
+        with writing(folder):
+            temporary.mkdir(parents=True)
+            for step in job.recipe.snapshot_steps(of_epoch):
+                source = snapshot_path(Path(job.scratch) / "snapshots", step)
+                try:
+                    check_snapshot(source)
+                except SnapshotError as error:
+                    raise SnapshotError(
+                        f"{error}: run the same command again, to train again from before it."
+                    ) from error
+                try:
+                    os.link(source, temporary / source.name)
+                except OSError:
+                    shutil.copy2(source, temporary)
         ownership.check()
         if folder.exists():
             os.replace(folder, old)
@@ -54,4 +59,3 @@ def prune_checkpoints(job):
     checkpoints = sorted((Path(job.scratch) / "checkpoints").glob("step_*.pt"))
     for path in checkpoints[:-1]:
         path.unlink(missing_ok=True)
-

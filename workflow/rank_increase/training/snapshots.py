@@ -114,8 +114,8 @@ class Snapshots:
                 check_snapshot(path)
             except SnapshotError as error:
                 raise ValueError(
-                    f"{error}: delete {folder} and run the same command again, which takes the snapshots from the scratch"
-                    " folder of the run if they are whole there, and trains again if not."
+                    f"{error}: delete {folder} and run the same command again, which takes the snapshots from the"
+                    " scratch folder of the run if they are whole there, and trains again if not."
                 ) from error
             metadata = open_snapshot(path).metadata()
             try:

@@ -16,7 +16,11 @@ def main(tables, page, *, variants, names, shown, provenance):
     rows, store = read_study(tables), ArrayStore()
     commits = {read_provenance(path).get("commit") or "unknown" for paths in tables.values() for path in paths}
     content = {
-        "about": {"study": provenance["study"], "commits": sorted(commits), "date": datetime.now(UTC).date().isoformat()},
+        "about": {
+            "study": provenance["study"],
+            "commits": sorted(commits),
+            "date": datetime.now(UTC).date().isoformat(),
+        },
         "provenance": provenance,
         "shown": shown,
         "toy": toy_part(store, rows.get("trajectory"), rows.get("losses"), rows.get("stages"), variants),

@@ -3,41 +3,36 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rank_increase.evidence.claim import claims_frame, claims_html, claims_markdown
+from rank_increase.evidence.claim import claims_frame, declared_claims, evaluate, study_settings
 from rank_increase.jobs import start_job
-from rank_increase.tables import atomic, read_table, write_table
-from rank_increase.evidence.toy import TABLES, toy_claims
-from rank_increase.evidence.networks import COLUMNS, vit_claims
+from rank_increase.pages.claims import claims_html, claims_markdown
+from rank_increase.tables import atomic, read_tables, write_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(tables, spectra, baselines, table, markdown, html, *, study, thresholds, toy, vit, provenance):
-    """Write a row per claim (schema "claims"), and the same as two pages."""
-    toy_tables = {name: read_table(path) for name, path in tables.items()}
-    spectra = read_table(spectra, columns=[*COLUMNS, "matrix"])
-    baselines = read_table(baselines, columns=[*COLUMNS, "baseline"])
-    claims = toy_claims(toy_tables, thresholds, **toy) + vit_claims(spectra, baselines, thresholds, **vit)
-    frame = claims_frame(claims)
+def main(tables, table, markdown, html, *, study, labels, extensions, provenance):
+    """Write a row per claim (schema "claims"), and the same as two pages, from the files of each table."""
+    entries = declared_claims(extensions)
+    wanted = {name for entry in entries for name in entry.details["tables"]}
+    frames = {name: read_tables(files) for name, files in tables.items() if name in wanted}
+    frame = claims_frame(evaluate(entries, frames, study_settings(study), labels))
     write_table(table, frame, "claims", provenance)
-    for path, page in ((markdown, claims_markdown(frame, study)), (html, claims_html(frame, study))):
+    for path, page in ((markdown, claims_markdown), (html, claims_html)):
         with atomic(path) as temporary:
-            Path(temporary).write_text(page, encoding="utf-8")
+            Path(temporary).write_text(page(frame, study["study"]), encoding="utf-8")
 
 
 if __name__ == "__main__":
     provenance = start_job(snakemake)
     main(
-        {name: snakemake.input[name] for name in TABLES},
-        snakemake.input.spectra,
-        snakemake.input.baselines,
+        {name: [files] if isinstance(files, str) else list(files) for name, files in snakemake.input.items()},
         snakemake.output.table,
         snakemake.output.markdown,
         snakemake.output.html,
         study=snakemake.params.study,
-        thresholds=snakemake.params.thresholds,
-        toy=snakemake.params.toy,
-        vit=snakemake.params.vit,
+        labels=snakemake.params.labels,
+        extensions=snakemake.params.extensions,
         provenance=provenance,
     )

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 def main(tables, *, networks: list[Name] | None = None, alpha: Alpha = "1", seed: Seed = 0, draw_seed: Seed = 0):
     """Normalized spectra of a head, initially and of the change by training (paper, Figure 1).
 
-    Singular values of W_K W_Q^T of a head at initialization (red), and of what training has added to it by several epochs
-    (green, the later the darker), each divided by the largest. Dashed: a random change with the norm of the last one.
-    Dotted: the change when random noise is added to both factors, to each as much as training has changed it. The head is
-    drawn at random.
+    Singular values of W_K W_Q^T of a head at initialization (red), and of what training has added to it by several
+    epochs (green, the later the darker), each divided by the largest. Dashed: a random change with the norm of the last
+    one. Dotted: the change when random noise is added to both factors, to each as much as training has changed it. The
+    head is drawn at random.
 
     Parameters
     ----------

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 def main(tables, *, seed: Seed | None = None, diagonal_alpha: Alpha | None = None, full_alpha: Alpha | None = None):
     """Products and loss of diagonal and of full weights (paper, Figure 2).
 
-    Diagonal entries, or singular values, of W_V W_O^T and W_K W_Q^T, and the loss. (a) to (c): diagonal weights, entries
-    colored by the stage in which Algorithm 1 activates them, dark first. (d) to (f): full weights, singular values colored
-    by rank, dark first. The paper states neither α nor the teacher; ours has diagonal weights in both rows.
+    Diagonal entries, or singular values, of W_V W_O^T and W_K W_Q^T, and the loss. (a) to (c): diagonal weights,
+    entries colored by the stage in which Algorithm 1 activates them, dark first. (d) to (f): full weights, singular
+    values colored by rank, dark first. The paper states neither α nor the teacher; ours has diagonal weights in both
+    rows.
 
     Parameters
     ----------

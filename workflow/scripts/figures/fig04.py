@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 def main(tables, *, network: Name | None = None):
     """Stable rank of the change against init scale (paper, Figure 4).
 
-    Stable rank of what training has added to W_K W_Q^T by the last epoch, against init scale: mean and standard deviation
-    over the heads of a layer, a line for each seed. Dashed: the mean for random changes of equal norm. Dotted: the mean for
-    the changes when random noise is added to both factors, to each as much as training has changed it.
+    Stable rank of what training has added to W_K W_Q^T by the last epoch, against init scale: mean and standard
+    deviation over the heads of a layer, a line for each seed. Dashed: the mean for random changes of equal norm.
+    Dotted: the mean for the changes when random noise is added to both factors, to each as much as training has changed
+    it.
 
     Parameters
     ----------

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed = 0, draw_seed: Seed = 0):
     """Spectra of the change and of the initial product, for several heads (paper, Figure 5).
 
-    Singular values of W_K W_Q^T at initialization (red) and of what training has added to it (green), for heads drawn at
-    random. Dashed: a random change of equal norm. Dotted: the change when random noise is added to both factors, to each as
-    much as training has changed it.
+    Singular values of W_K W_Q^T at initialization (red) and of what training has added to it (green), for heads drawn
+    at random. Dashed: a random change of equal norm. Dotted: the change when random noise is added to both factors, to
+    each as much as training has changed it.
 
     Parameters
     ----------

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def main(tables, *, seed: Seed | None = None, alphas: Alphas | None = None):
     """Loss for every alpha (paper, Figure 6).
 
-    Training loss against rescaled time. The smaller α, the darker and wider the line. Gradient flow, with diagonal weights.
+    Training loss against rescaled time. The smaller α, the darker and wider the line. Gradient flow, with diagonal
+    weights.
 
     Parameters
     ----------

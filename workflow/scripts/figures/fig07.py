@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def main(tables, *, seed: Seed | None = None, alphas: Alphas | None = None):
     """Diagonal entries of W_K W_Q^T for every alpha (paper, Figure 7).
 
-    Diagonal entries against rescaled time, a panel for each α. An entry has the same color in all panels: that of the stage
-    in which Algorithm 1 activates it, gray if in none.
+    Diagonal entries against rescaled time, a panel for each α. An entry has the same color in all panels: that of the
+    stage in which Algorithm 1 activates it, gray if in none.
 
     Parameters
     ----------

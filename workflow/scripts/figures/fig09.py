@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def main(tables, *, seed: Seed | None = None, movement: Positive = 0.05):
     """Perturbation runs that test Assumption 4.3 (paper, Figure 9).
 
-    Every run: at random moments the nonnegligible weights are perturbed. Color: perturbed path; dashed: the path without
-    the perturbation. Distances are the largest difference between the two over the entries of both products. The moments
-    are not chosen to lie on plateaus: where the unperturbed path itself moves by more than `movement` in the window, the row
-    is shaded. A weight that has passed the threshold but has yet to grow gets noise far larger than itself: its entry rises
-    too soon and does not return. The last number is the ratio for the same noise on active weights alone, which is what the
-    assumption speaks of.
+    Every run: at random moments the nonnegligible weights are perturbed. Color: perturbed path; dashed: the path
+    without the perturbation. Distances are the largest difference between the two over the entries of both products.
+    The moments are not chosen to lie on plateaus: where the unperturbed path itself moves by more than `movement` in
+    the window, the row is shaded. A weight that has passed the threshold but has yet to grow gets noise far larger than
+    itself: its entry rises too soon and does not return. The last number is the ratio for the same noise on active
+    weights alone, which is what the assumption speaks of.
 
     Parameters
     ----------

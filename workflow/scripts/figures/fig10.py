@@ -16,12 +16,12 @@ def main(tables, *, seed: Seed | None = None, movement: Positive = 0.05, follow:
     """Perturbation runs that test Assumption 4.4 (paper, Figure 10).
 
     Every run: perturbed where a weight becomes nonnegligible, followed until it is active and the next one becomes so.
-    Color: perturbed path; dashed: the path without the perturbation. Distances are the largest difference between the two
-    over the entries of both products. The assumption is about where paths end, so rows are shaded where the unperturbed
-    path is still moving when the window ends: over its last tenth, faster than `movement` in `follow` units of rescaled
-    time, the bound for a plateau in Figure 9. A weight that has just passed the threshold gets noise far larger than itself,
-    so that its entry may rise too soon. The last number is the ratio for the same noise on active weights and the new one
-    alone, which is what the assumption speaks of.
+    Color: perturbed path; dashed: the path without the perturbation. Distances are the largest difference between the
+    two over the entries of both products. The assumption is about where paths end, so rows are shaded where the
+    unperturbed path is still moving when the window ends: over its last tenth, faster than `movement` in `follow` units
+    of rescaled time, the bound for a plateau in Figure 9. A weight that has just passed the threshold gets noise far
+    larger than itself, so that its entry may rise too soon. The last number is the ratio for the same noise on active
+    weights and the new one alone, which is what the assumption speaks of.
 
     Parameters
     ----------
@@ -30,7 +30,9 @@ def main(tables, *, seed: Seed | None = None, movement: Positive = 0.05, follow:
     movement, follow : float
         A path that moves by more than the first in the second, units of rescaled time, is not at rest.
     """
-    return draw_windows(tables, "activations", seed, lambda window: window.rest_note(movement / follow), with_speed=True)
+    return draw_windows(
+        tables, "activations", seed, lambda window: window.rest_note(movement / follow), with_speed=True
+    )
 
 
 if __name__ == "__main__":

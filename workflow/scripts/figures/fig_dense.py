@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-@register.figure("fig_dense", title="Ours: dense teacher", category="Toy model", tables=["trajectory", "losses", "stages"])
+@register.figure(
+    "fig_dense", title="Ours: dense teacher", category="Toy model", tables=["trajectory", "losses", "stages"]
+)
 def main(tables, *, seed: Seed | None = None, alpha: Alpha | None = None):
     """Full weights under a teacher with spread and one with crowded singular values (not in the paper).
 
-    As Figure 2 (d) to (f), for teachers with different spectra. A teacher with diagonal weights has spread singular values,
-    and the student's rise one after another; those of a dense Gaussian teacher are close together, the student's rise in a
-    crowd, and the loss has no visible plateaus.
+    As Figure 2 (d) to (f), for teachers with different spectra. A teacher with diagonal weights has spread singular
+    values, and the student's rise one after another; those of a dense Gaussian teacher are close together, the
+    student's rise in a crowd, and the loss has no visible plateaus.
 
     Parameters
     ----------

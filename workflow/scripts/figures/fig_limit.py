@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 def main(tables, *, seed: Seed | None = None):
     """Loss for every alpha against the limit that Algorithm 1 predicts (not in the paper).
 
-    The limit α → 0 of the loss, a step function with the heights and times of the stages of Algorithm 1, and the loss for
-    every α over it; (b) enlarges the steepest part of (a). (c) Mean absolute distance to the limit over rescaled time;
-    dashed, slope -1. Bars are bounds: between two recorded moments the loss is only known not to rise, and at the smallest α
-    almost all of the distance is there.
+    The limit α → 0 of the loss, a step function with the heights and times of the stages of Algorithm 1, and the loss
+    for every α over it; (b) enlarges the steepest part of (a). (c) Mean absolute distance to the limit over rescaled
+    time; dashed, slope -1. Bars are bounds: between two recorded moments the loss is only known not to rise, and at the
+    smallest α almost all of the distance is there.
 
     Parameters
     ----------

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 def main(tables):
     """Predicted and measured stage times for every alpha and seed (not in the paper).
 
-    Above: the rescaled time at which a coordinate becomes active against the one that Algorithm 1 predicts, a point for each
-    stage and α, a column for each problem. Below: their absolute difference against ln(1/α) over all stages with a measured
-    time: median (dot), 10th to 90th percentile (bar) and largest (triangle). The dashed line has slope -1. Titles count the
-    stages that have no measured time: the coordinate did not pass the threshold in the time of the run, or began above it.
+    Above: the rescaled time at which a coordinate becomes active against the one that Algorithm 1 predicts, a point for
+    each stage and α, a column for each problem. Below: their absolute difference against ln(1/α) over all stages with a
+    measured time: median (dot), 10th to 90th percentile (bar) and largest (triangle). The dashed line has slope -1.
+    Titles count the stages that have no measured time: the coordinate did not pass the threshold in the time of the
+    run, or began above it.
     """
     theorem = tables.read("theorem", may_be_empty=True)
     seeds, colors = sorted(theorem["seed"].unique()), alpha_colors(theorem["alpha"])

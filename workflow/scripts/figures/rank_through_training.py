@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed = 0):
     """Stable rank of the change through training (paper, Figures 12, 14 and 16).
 
-    Stable rank of what training has added to W_K W_Q^T (blue) and W_V W_O^T (red): mean over the heads of a layer, and one
-    standard deviation to both sides. Dashed: the mean for random changes of equal norm. Dotted: the mean for the changes
-    when random noise is added to both factors, to each as much as training has changed it.
+    Stable rank of what training has added to W_K W_Q^T (blue) and W_V W_O^T (red): mean over the heads of a layer, and
+    one standard deviation to both sides. Dashed: the mean for random changes of equal norm. Dotted: the mean for the
+    changes when random noise is added to both factors, to each as much as training has changed it.
 
     Parameters
     ----------

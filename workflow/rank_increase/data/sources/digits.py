@@ -5,6 +5,7 @@ import numpy as np
 from rank_increase.data.packed import Source, Split
 from rank_increase.registry import register
 
+
 @register.source("digits")
 def digits(downloads, threads):
     """The 1797 handwritten digits of scikit-learn, 8 x 8 pixels of 0 to 16; every fifth is a test image."""
@@ -18,4 +19,3 @@ def digits(downloads, threads):
         for name, chosen in (("train", ~test), ("test", test))
     }
     return Source([str(digit) for digit in range(10)], (8, 8, 1), splits, {})
-

@@ -8,6 +8,7 @@ from rank_increase.data.packed import DatasetError, Source, Split
 from rank_increase.options import Count, Path
 from rank_increase.registry import register
 
+
 @register.source("image_folder")
 def image_folder(downloads, threads, *, path: Path, size: Count):
     """Images in `path`/train/<class>/ and `path`/val/<class>/; labels count the class folders in alphabetical order.
@@ -15,6 +16,7 @@ def image_folder(downloads, threads, *, path: Path, size: Count):
     Parameters
     ----------
     path : str
+        Of the folder.
     size : int
         Side of the packed images: the shorter side is brought to it, and the middle cut out.
     threads : int
@@ -45,4 +47,3 @@ def image_folder(downloads, threads, *, path: Path, size: Count):
         encoded = ((file, file, label) for file, label in zip(files, labels, strict=True))
         splits[split] = Split(str(folder), len(files), decoded(encoded, size, threads, sha, split))
     return Source(classes["train"], (size, size, 3), splits, sha)
-

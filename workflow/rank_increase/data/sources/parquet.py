@@ -10,6 +10,7 @@ from rank_increase.data.packed import DatasetError, Source, Split
 from rank_increase.options import Count, Path
 from rank_increase.registry import register
 
+
 @register.source("parquet")
 def parquet(downloads, threads, *, train: Path, test: Path, classes: Count, size: Count):
     """Encoded images in two Parquet files, columns `image` (a struct with `bytes`, or binary) and `label` (integer).
@@ -17,7 +18,7 @@ def parquet(downloads, threads, *, train: Path, test: Path, classes: Count, size
     Parameters
     ----------
     train, test : str
-        Paths of the files.
+        Paths of both files.
     classes : int
         Number of classes. Their names are taken from the file's metadata `class_names`, joined by commas, if there.
     size : int
@@ -57,4 +58,3 @@ def _parquet_rows(file, path, column):
         for encoded, label in zip(image, labels.to_pylist(), strict=True):
             yield f"{path}, row {row}", encoded.as_py(), label
             row += 1
-

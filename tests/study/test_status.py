@@ -6,16 +6,15 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import yaml
 
-from rank_increase.configuration import ConfigError
 from rank_increase.ownership import Owner
-from rank_increase.study import (
-    Study,
+from rank_increase.study.configuration import ConfigError, read_config, read_study
+from rank_increase.study.status import (
+    Place,
     delete_scratch,
     delete_snapshots,
     describe_deleted,
@@ -24,16 +23,16 @@ from rank_increase.study import (
     scratch_folder,
 )
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOW = 1.8e9
-RUNS = [{"dataset": "digits", "alpha": alpha, "seed": 0} for alpha in ("0.1", "0.3", "1")]
+RUNS = [{"network": "digits", "alpha": alpha, "seed": 0} for alpha in ("0.1", "0.3", "1")]
 COLUMNS = "epoch,step,learning_rate,train_loss,train_accuracy,test_loss,test_accuracy,images_per_second\n"
 
 
 @pytest.fixture
 def study(tmp_path):
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    return Study(config, str(tmp_path / "results"), str(tmp_path / "scratch"), str(tmp_path / "datasets"))
+    config = read_study(read_config(ROOT / "config/config.yaml"))
+    return Place(config, str(tmp_path / "results"), str(tmp_path / "scratch"), str(tmp_path / "datasets"))
 
 
 def put(path, content="", at=NOW):
@@ -54,15 +53,15 @@ def train(study, run, *, at=NOW, epochs=10, owner=None):
 
 
 def publish(study, run, tables=("metrics",)):
-    folder = Path(study.results, "vit", run["dataset"], f"alpha_{run['alpha']}", f"seed_{run['seed']}")
+    folder = Path(study.results, "networks", run["network"], f"alpha_{run['alpha']}", f"seed_{run['seed']}")
     for table in tables:
         put(folder / f"{table}.parquet")
-    put(folder / "snapshots/epoch_0.safetensors", "x" * 1000)
+    put(folder / "snapshots/step_0.safetensors", "x" * 1000)
     return folder / "snapshots"
 
 
 def log_path(study, run):
-    return Path(study.results, f"logs/train_vit/digits_alpha_{run['alpha']}_seed_0.log")
+    return Path(study.results, f"logs/train_network/digits_alpha_{run['alpha']}_seed_0.log")
 
 
 ELSEWHERE = Owner(host="node7", pid=1, job="4711", machine="another", token="theirs")
@@ -112,7 +111,7 @@ def test_status_is_a_table_that_a_person_can_read(study):
     train(study, RUNS[0], at=NOW - 20, epochs=2, owner=ELSEWHERE)
     train(study, RUNS[1])
     put(log_path(study, RUNS[1]), "08:00:00 begun\n08:00:09 run: received SIGTERM; the state is saved\n")
-    publish(study, RUNS[2], ("metrics", "spectra", "baselines"))
+    publish(study, RUNS[2], ("metrics", "spectra"))
     put(Path(study.results, "toy/diagonal/alpha_0.1/seed_99/trajectory.parquet"))
     lines = describe_status(study, NOW).splitlines()
     assert lines[0].startswith('Study "demo", 2027-01-1')
@@ -120,7 +119,7 @@ def test_status_is_a_table_that_a_person_can_read(study):
     assert tables[:4] == [
         ["finished", "running", "stopped", "waiting", "of"],
         ["toy", "runs", "1", "15", "16"],
-        ["vision", "transformers", "1", "1", "1", "0", "3"],
+        ["networks", "1", "1", "1", "0", "3"],
         ["their", "spectra", "1", "2", "3"],
     ]
     digits = ["digits,", "alpha", "0.1,", "seed", "0", "2", "of", "30", "1.000", "25.0%", "1000"]
@@ -142,9 +141,9 @@ def test_scratch_of_finished_runs_alone_is_deleted(study):
     put(owned / "owner.1", json.dumps(asdict(ELSEWHERE)))
     freed = (finished / "metrics.csv").stat().st_size + len("state")
     kept = {path: path.read_bytes() for folder in (unfinished, owned) for path in folder.rglob("*") if path.is_file()}
-    snapshot = Path(study.results, "vit/digits/alpha_0.1/seed_0/snapshots/epoch_0.safetensors")
+    snapshot = Path(study.results, "networks/digits/alpha_0.1/seed_0/snapshots/step_0.safetensors")
     (finished / "snapshots").mkdir()
-    os.link(snapshot, finished / "snapshots/epoch_0.safetensors")  # gives nothing back
+    os.link(snapshot, finished / "snapshots/step_0.safetensors")  # gives nothing back
     deleted = list(delete_scratch(study))
     assert deleted == [(finished, freed)]
     assert list(finished.parent.iterdir()) == [] and snapshot.exists()
@@ -152,9 +151,9 @@ def test_scratch_of_finished_runs_alone_is_deleted(study):
     assert list(delete_scratch(study)) == []
 
 
-def test_snapshots_are_deleted_where_spectra_and_baselines_are(study):
-    first = publish(study, RUNS[0], ("metrics", "spectra"))
-    second = publish(study, RUNS[1], ("metrics", "spectra", "baselines"))
+def test_snapshots_are_deleted_where_spectra_are(study):
+    first = publish(study, RUNS[0])
+    second = publish(study, RUNS[1], ("metrics", "spectra"))
     assert list(delete_snapshots(study)) == [(second, 1000)]
     assert first.exists() and not second.exists()
     assert (second.parent / "spectra.parquet").exists()
@@ -166,8 +165,8 @@ def test_snapshots_are_deleted_where_spectra_and_baselines_are(study):
 def test_scratch_folder_is_where_this_machine_says(monkeypatch):
     monkeypatch.setenv("FAST", "/fast")
     monkeypatch.setenv("HOME", "/home/me")
-    assert scratch_folder("$FAST/x", **RUNS[0]) == Path("/fast/x/vit/digits/alpha_0.1/seed_0")
-    assert scratch_folder("~/${FAST}", **RUNS[0]) == Path("/home/me/fast/vit/digits/alpha_0.1/seed_0")
+    assert scratch_folder("$FAST/x", **RUNS[0]) == Path("/fast/x/networks/digits/alpha_0.1/seed_0")
+    assert scratch_folder("~/${FAST}", **RUNS[0]) == Path("/home/me/fast/networks/digits/alpha_0.1/seed_0")
     monkeypatch.delenv("FAST")
     with pytest.raises(ConfigError, match=r"^config: `scratch_dir` is '\$FAST/x', and not every variable"):
         scratch_folder("$FAST/x", **RUNS[0])
@@ -176,14 +175,16 @@ def test_scratch_folder_is_where_this_machine_says(monkeypatch):
 @pytest.mark.parametrize("script", ["report_status", "clean_study"])
 def test_no_slow_module_is_imported(script):
     slow = "{'torch', 'numba', 'scipy', 'pandas', 'matplotlib'}"
-    code = f"import sys, {script}; sys.exit(bool({slow} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "workflow/scripts", check=True)
+    code = f"import sys, scripts.study.{script}; sys.exit(bool({slow} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "workflow", check=True)
 
 
 def test_status_of_a_large_study_is_quick(study):
-    study.config["vit"]["runs"] = [{"dataset": "digits", "alphas": ["1"], "seeds": list(range(300))}]
+    config = read_config(ROOT / "config/config.yaml")
+    config["networks"]["digits"]["runs"] = [{"alphas": ["1"], "seeds": list(range(300))}]
+    study = replace(study, study=read_study(config))
     for seed in range(300):
-        train(study, {"dataset": "digits", "alpha": "1", "seed": seed}, epochs=30, owner=ELSEWHERE)
+        train(study, {"network": "digits", "alpha": "1", "seed": seed}, epochs=30, owner=ELSEWHERE)
     begun = time.process_time()
     text = describe_status(study, NOW)
     assert time.process_time() - begun < 2
@@ -194,11 +195,15 @@ SMALL = """
 study: small
 data_dir: {data}
 scratch_dir: $SMALL_SCRATCH
-vit:
-  models: {{digits: {{patch_size: 4, dim: 8, depth: 1, heads: 2, dim_head: 4, mlp_dim: 8}}}}
-  training: {{digits: {{epochs: 2, warmup_epochs: 1, batch_size: 512, snapshots: 2}}}}
+datasets: {{digits: {{source: digits}}}}
+networks:
+  digits:
+    dataset: digits
+    model: {{family: vit, patch_size: 4, dim: 8, depth: 1, heads: 2, dim_head: 4, mlp_dim: 8}}
+    recipe: {{epochs: 2, warmup_epochs: 1, batch_size: 512, learning_rate: 1.0e-3, snapshots: 2}}
+    runs: [{{alphas: ["0.1", "0.3", "1"]}}]
 """
-SPECTRA = [f"results/small/vit/digits/alpha_{run['alpha']}/seed_0/baselines.parquet" for run in RUNS]
+SPECTRA = [f"results/small/networks/digits/alpha_{run['alpha']}/seed_0/spectra.parquet" for run in RUNS]
 
 
 @contextmanager
@@ -243,11 +248,11 @@ def test_study_with_read_only_data_and_scratch_elsewhere(tmp_path):
         failed, said = snakemake(*SPECTRA)
         assert not failed, said
     assert "prepare_dataset" not in said
-    finished = scratch / "small/vit/digits/alpha_1/seed_0"
+    finished = scratch / "small/networks/digits/alpha_1/seed_0"
     assert sorted(path.name for path in finished.iterdir()) == ["checkpoints", "metrics.csv", "snapshots"]
 
     failed, said = snakemake("status", "--quiet", "all", "--nolock")
-    assert not failed and "vision transformers         3        0        0        0   3" in said
+    assert not failed and "networks              3        0        0        0   3" in said
 
     failed, said = snakemake("clean_snapshots", "--quiet", "all")
     assert not failed and str(finished) in said and "alpha_1/seed_0/snapshots" in said

@@ -1,4 +1,4 @@
-"""The studies in config/: each is valid over config.yaml, and plans the jobs that it should."""
+"""The studies in config/: each is valid, and plans the jobs that it should."""
 
 import os
 import re
@@ -7,22 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from snakemake.utils import update_config
 
-from rank_increase.configuration import check_config
-from rank_increase.data import DatasetError
-from rank_increase.plan import describe, job_counts, known_images
-from rank_increase.sources import open_source
+from rank_increase.data.packed import DatasetError
+from rank_increase.data.sources.folder import image_folder
+from rank_increase.study.configuration import read_config, read_study
+from rank_increase.study.plan import describe, job_counts
 
-ROOT = Path(__file__).parents[1]
-RUNS = {"config": 3, "laptop": 4, "paper": 5 * 3 + 3 + 1}  # of vision transformers
+ROOT = Path(__file__).parents[2]
+RUNS = {"config": 3, "laptop": 4, "paper": 5 * 3 + 3 + 1, "template": 0}  # of networks
 
 
 def study(name):
-    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
-    update_config(config, yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()))
-    return config
+    return read_study(read_config(ROOT / f"config/{name}.yaml"))
 
 
 def snakemake(folder, *arguments):
@@ -34,17 +30,15 @@ def snakemake(folder, *arguments):
 
 
 def test_every_study_is_here():
-    assert {path.stem for path in (ROOT / "config").glob("*.yaml")} == set(RUNS)
+    assert {path.stem for path in (ROOT / "config").glob("*.yaml")} == {*RUNS, "defaults"}
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_study_is_valid_and_its_sizes_are_known(name, tmp_path):
-    config = study(name)
-    check_config(config)
-    for line in config["vit"]["runs"]:
-        images = known_images(config, line["dataset"], tmp_path)
-        assert images["shape"][0] % config["vit"]["models"][line["dataset"]]["patch_size"] == 0
-    assert "left out" not in describe(config, tmp_path, tmp_path)
+def test_sizes_of_a_study_are_known(name, tmp_path):
+    for network in study(name).networks.values():
+        images = study(name).plan.datasets[network.dataset]
+        assert images.shape[0] % network.model.patch_size == 0
+    assert "left out" not in describe(study(name), tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -52,7 +46,7 @@ def test_dry_run_has_the_jobs_of_the_plan(name, tmp_path):
     options = [] if name == "config" else ["--configfile", ROOT / f"config/{name}.yaml"]
     said = snakemake(tmp_path, "--dry-run", "--quiet", "rules", *options)
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE)}
-    assert jobs["train_vit"] == RUNS[name]
+    assert jobs.get("train_network", 0) == RUNS[name]
     planned = job_counts(study(name))
     assert {rule: jobs.get(rule) for rule in planned} == planned
 
@@ -67,4 +61,4 @@ def test_plan_is_printed(tmp_path):
 
 def test_the_placeholder_of_imagenet_is_named_when_it_is_missing(tmp_path):
     with pytest.raises(DatasetError, match="/path/to/imagenet/train is no folder: an image folder has train/ and val/"):
-        open_source(study("paper")["datasets"]["imagenet"], tmp_path)
+        image_folder(tmp_path, 1, path=study("paper").datasets["imagenet"].path, size=224)

@@ -1,23 +1,21 @@
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rank_increase.claims import claims_frame
+from rank_increase.evidence.claim import declared_claims, evaluate
+from rank_increase.evidence.toy import next_largest
 from rank_increase.notation import log_alpha
 from rank_increase.tables import SCHEMAS
-from rank_increase.toy_claims import TABLES, next_largest, toy_claims
-from test_configuration import ROOT
 
-THRESHOLDS = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["claims"]
+TABLES = ("trajectory", "losses", "events", "stages", "theorem", "perturbations", "conservation")
 SETTINGS = {"active": 0.01, "max_time": 100.0, "movement": 0.05, "speed": 0.01}
 TIME = np.linspace(0, 100, 201)
 ADDED = {"stages": ["seed"], "theorem": ["seed"], "perturbations": ["assumption", "seed"]}
-RUN = ["structure", "alpha", "seed"]
+RUN = ["variant", "alpha", "seed"]
 NOTHING = {name: pd.DataFrame(columns=[*ADDED.get(name, RUN), *SCHEMAS[name].names]) for name in TABLES}
-IDS = [claim.id for claim in toy_claims(NOTHING, THRESHOLDS, **SETTINGS)]
+DECLARED = {entry.name: entry for entry in declared_claims() if "each" not in entry.details}
 
 
 def rows(table, *dictionaries):
@@ -26,13 +24,12 @@ def rows(table, *dictionaries):
     return {table: frame.reindex(columns=NOTHING[table].columns)}
 
 
-def run(alpha, values, loss=None, structure="diagonal", seed=0):
+def run(alpha, values, variant="diagonal", seed=0):
     """A run with the given entries of W_K W_Q^T, shape (records, entries), over TIME."""
     values = np.asarray(values, float).reshape(len(TIME), -1)
-    loss = np.linspace(1, 0, len(TIME)) if loss is None else loss
     return pd.concat(
         pd.DataFrame(
-            {"structure": structure, "alpha": alpha, "seed": seed, "rescaled_time": TIME, "loss": loss,
+            {"variant": variant, "alpha": alpha, "seed": seed, "rescaled_time": TIME,
              "product": "KQ", "index": index, "value": column}
         )
         for index, column in enumerate(values.T)
@@ -49,7 +46,11 @@ def drop(width, low=0.0, high=1.0, center=50):
 
 
 def losses(*pairs, seed=0):
-    return trajectory(*(run(alpha, 0 * TIME, loss, seed=seed) for alpha, loss in pairs))
+    runs = [
+        {"variant": "diagonal", "alpha": alpha, "seed": seed, "rescaled_time": TIME, "loss": loss}
+        for alpha, loss in pairs
+    ]
+    return {"losses": pd.concat(pd.DataFrame(run) for run in runs)}
 
 
 def rises(*widths):
@@ -72,12 +73,12 @@ def theorem(delay, distance=0.1, order=None, alphas=("0.01", "1e-4", "1e-8"), se
 
 
 def stages(**columns):
-    base = {"seed": 0, "left": 0, "curvature": 0.1, "runner_up": 1.0}
+    base = {"seed": 0, "deactivated": 0, "curvature": 0.1, "gap_to_next": 1.0}
     return rows("stages", *({**base, "stage": k, "predicted_time": 20.0 * k, **columns} for k in (1, 2, 3)))
 
 
 def events(times, alpha="1e-8"):
-    return rows("events", *({"structure": "diagonal", "alpha": alpha, "seed": 0, "rescaled_time": time, "direction": 1}
+    return rows("events", *({"variant": "diagonal", "alpha": alpha, "seed": 0, "rescaled_time": time, "direction": 1}
                             for time in times))  # fmt: skip
 
 
@@ -99,14 +100,14 @@ def windows(assumption, noise_on, *ends, crowded=1.0):
     return rows("perturbations", *lines, *window(assumption, noise_on, crowded, speed, len(ends)))
 
 
-def drift(method, change, structure="s", seed=0):
-    line = {"structure": structure, "alpha": "0.01", "seed": seed, "method": method, "product": "KQ"}
+def drift(method, change, variant="s", seed=0):
+    line = {"variant": variant, "alpha": "0.01", "seed": seed, "method": method, "product": "KQ"}
     return rows("conservation", {**line, "rescaled_time": 1.0, "change": change, "initial": 1.0, "size": 10.0})
 
 
-def exponential(rates, alpha, structure):
+def exponential(rates, alpha, variant):
     """Entries that grow from alpha at these rates until they are 1."""
-    return run(alpha, np.minimum(1, float(alpha) * np.exp(np.outer(TIME, rates))), structure=structure)
+    return run(alpha, np.minimum(1, float(alpha) * np.exp(np.outer(TIME, rates))), variant=variant)
 
 
 # For each claim: tables that support it, tables that refute it.
@@ -141,8 +142,8 @@ CASES = {
         theorem(lambda size, stage: 0, lambda size: 1 / size if size < 10 else 1),
     ),
     "theorem.one_coordinate": (stages() | events([21, 39, 62]), stages() | events([21, 28, 62])),
-    "assumption_4_2.unique": (stages(runner_up=0.01), stages(runner_up=0.0)),
-    "assumption_4_2.support": (stages() | events([1]), stages(left=1) | events([1])),
+    "assumption_4_2.unique": (stages(gap_to_next=0.01), stages(gap_to_next=0.0)),
+    "assumption_4_2.support": (stages() | events([1]), stages(deactivated=1) | events([1])),
     "assumption_4_3.minima": (stages(curvature=0.01), stages(curvature=-0.01)),
     **{
         f"assumption_4_{number}.{suffix}": (
@@ -155,25 +156,25 @@ CASES = {
     "lemma_4_1.flow": (drift("flow", 0.05), drift("flow", 0.5)),
     "lemma_4_1.descent": (drift("sgd", 0.05), drift("gd", 0.5)),
     **{
-        f"toy.{structure}.one_at_a_time": (
-            trajectory(exponential([0.5, 0.2, 0.05], "1e-4", structure)),
-            trajectory(exponential([0.5, 0.4, 0.3], "1e-4", structure)),
+        f"toy.{variant}.one_at_a_time": (
+            trajectory(exponential([0.5, 0.2, 0.05], "1e-4", variant)),
+            trajectory(exponential([0.5, 0.4, 0.3], "1e-4", variant)),
         )
-        for structure in ("diagonal", "full", "full_dense")
+        for variant in ("diagonal", "full", "full_dense")
     },
 }
 
 
 def outcome(tables, name):
-    (claim,) = (claim for claim in toy_claims(NOTHING | tables, THRESHOLDS, **SETTINGS) if claim.id == name)
+    (claim,) = evaluate([DECLARED[name]], NOTHING | tables, SETTINGS, {})
     return claim
 
 
 def test_every_claim_has_a_case():
-    assert list(CASES) == IDS
+    assert list(CASES) == list(DECLARED)
 
 
-@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_claim_is_supported_by_tables_that_support_it_and_refuted_by_others(name):
     supporting, refuting = CASES[name]
     supported, refuted = outcome(supporting, name), outcome(refuting, name)
@@ -181,7 +182,7 @@ def test_a_claim_is_supported_by_tables_that_support_it_and_refuted_by_others(na
     assert "1 problem" in supported.n
 
 
-@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_claim_without_its_runs_is_not_tested_and_says_what_is_missing(name):
     claim = outcome({}, name)
     assert (claim.verdict, claim.n) == ("not tested", "none")
@@ -197,9 +198,10 @@ def test_the_worst_problem_counts():
 
 @pytest.mark.parametrize("name", ["toy.loss_plateaus", "toy.neighbours", "toy.one_limit", "toy.weight_plateaus"])
 def test_one_problem_that_refutes_is_enough(name):
-    good, bad = (tables["trajectory"] for tables in CASES[name])
-    assert outcome({"trajectory": pd.concat([good, bad.assign(seed=1)])}, name).verdict == "not supported"
-    assert outcome({"trajectory": pd.concat([bad, good.assign(seed=1)])}, name).verdict == "not supported"
+    (table,) = DECLARED[name].details["tables"]
+    good, bad = (tables[table] for tables in CASES[name])
+    assert outcome({table: pd.concat([good, bad.assign(seed=1)])}, name).verdict == "not supported"
+    assert outcome({table: pd.concat([bad, good.assign(seed=1)])}, name).verdict == "not supported"
 
 
 def test_a_coordinate_that_leaves_is_none_that_becomes_active():
@@ -271,11 +273,6 @@ def test_the_order_of_rows_and_types_of_columns_do_not_matter():
     for name, (supporting, _) in CASES.items():
         mixed = {table: frame.sample(frac=1, random_state=0) for table, frame in supporting.items()}
         for frame in mixed.values():
-            for column in {"alpha", "structure", "product"} & set(frame):
+            for column in {"alpha", "variant", "product"} & set(frame):
                 frame[column] = frame[column].astype("category")
         assert outcome(mixed, name).value == pytest.approx(outcome(supporting, name).value), name
-
-
-def test_toy_claims_fit_their_schema():
-    frame = claims_frame(toy_claims(NOTHING, THRESHOLDS, **SETTINGS))
-    assert list(frame) == SCHEMAS["claims"].names

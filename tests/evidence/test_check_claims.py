@@ -1,0 +1,83 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rank_increase
+from rank_increase.evidence.claim import claims_frame, declared_claims
+from rank_increase.tables import read_table, write_table
+from scripts.evidence import check_claims
+from test_claim import CLAIMS, STUDY
+from test_network_claims import CASES as NETWORK_CASES
+from test_network_claims import GOOD
+from test_toy_claims import CASES as TOY_CASES
+from test_toy_claims import NOTHING
+
+
+@pytest.fixture
+def checked(tmp_path):
+    """Runs the script of rule `claims` on tables given by name; returns the paths of the table and of the two pages."""
+
+    def check(tables):
+        files = {name: [tmp_path / f"{name}.parquet"] for name in tables}
+        for name, frame in tables.items():
+            frame.to_parquet(files[name][0])
+        outputs = [tmp_path / f"claims.{format}" for format in ("parquet", "md", "html")]
+        check_claims.main(
+            files, *outputs, study=STUDY, labels={"x": "Dataset"}, extensions=[], provenance={"study": "demo"}
+        )
+        return outputs
+
+    return check
+
+
+def test_every_declared_claim_has_data_that_support_it_and_data_that_refute_it():
+    assert [*TOY_CASES, *NETWORK_CASES] == [entry.name for entry in declared_claims()]
+
+
+def test_the_rule_writes_all_claims_to_table_and_pages(checked):
+    table, markdown, html = checked(NOTHING | TOY_CASES["theorem.distance"][0] | {"measures": GOOD})
+    frame = read_table(table).set_index("id")
+    assert len(frame) == len(TOY_CASES) + 2 * len(NETWORK_CASES)
+    assert frame.loc["theorem.distance", "verdict"] == "supported"
+    assert frame.loc["vit.rank_grows.x.VO", "verdict"] == "supported"
+    assert frame.loc["lemma_4_1.flow", "verdict"] == "not tested"
+    for name in frame.index:
+        assert f"### {name}: {frame.loc[name, 'verdict']}" in markdown.read_text()
+        assert f"<td>{name}</td>" in html.read_text()
+        assert frame.loc[name, "reason"] in markdown.read_text()
+
+
+@pytest.mark.parametrize("tables", [{"measures": GOOD}, NOTHING, {}], ids=["networks", "toy", "nothing"])
+def test_claims_about_what_a_study_does_not_run_are_not_tested(checked, tables):
+    frame = read_table(checked(tables)[0]).set_index("id")
+    about_networks = frame.index.str.startswith("vit.")
+    assert about_networks.any() and not about_networks.all()
+    assert set(frame.loc[~about_networks, "verdict"]) == {"not tested"}
+    assert set(frame.loc[about_networks, "verdict"]) == {"supported" if "measures" in tables else "not tested"}
+    assert (frame.loc[frame["verdict"] == "not tested", "details"] != "").all()
+
+
+def test_a_table_of_singular_values_that_no_claim_asks_for_is_not_read(checked, tmp_path):
+    unreadable = tmp_path / "spectra.parquet"
+    unreadable.write_text("")
+    outputs = [tmp_path / f"claims.{format}" for format in ("parquet", "md", "html")]
+    check_claims.main({"spectra": [unreadable]}, *outputs, study=STUDY, labels={}, extensions=[], provenance={})
+    assert outputs[0].exists()
+
+
+def test_untested_values_are_null_in_the_table(tmp_path):
+    write_table(tmp_path / "claims.parquet", claims_frame(CLAIMS), "claims", {})
+    assert read_table(tmp_path / "claims.parquet")["value"].isna().tolist() == [False, False, True]
+
+
+def test_the_job_starts_quickly():
+    code = (
+        "import sys; from scripts.evidence import check_claims; from rank_increase.evidence import claim;"
+        " [entry.load() for entry in claim.declared_claims()];"
+        " print({'torch', 'scipy', 'numba', 'matplotlib'} & set(sys.modules))"
+    )
+    workflow = Path(rank_increase.__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", code], cwd=workflow, capture_output=True, text=True)
+    assert run.stdout == "set()\n", run.stderr
