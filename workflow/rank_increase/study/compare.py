@@ -51,6 +51,9 @@ def compare_tables(one, other):
 
 def _compare_columns(column, one, other):
     lists = [isinstance(series.dropna().iloc[0], np.ndarray) if series.notna().any() else False for series in (one, other)]
+    if lists[0] != lists[1]:
+        yield column, f"lists in the {'first' if lists[0] else 'second'} only", np.nan
+        return
     if all(lists):
         lengths = [series.map(lambda value: -1 if value is None else len(value)) for series in (one, other)]
         if (lengths[0].to_numpy() != lengths[1].to_numpy()).any():
@@ -63,7 +66,8 @@ def _compare_columns(column, one, other):
         if not same.all():
             with np.errstate(invalid="ignore"):
                 difference = np.abs(first - second)[~same]
-            scale = np.nanmax(np.abs(np.r_[first, second]))
+            sizes = np.abs(np.r_[first, second])
+            scale = sizes[np.isfinite(sizes)].max(initial=0)
             largest = np.nan if np.isnan(difference).all() else np.nanmax(difference)
             said = f"{(~same).sum()} of {len(same)} values differ, by {largest / scale if scale else 0:.2g} of the largest"
             yield column, said, largest
