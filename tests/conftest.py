@@ -9,7 +9,7 @@ settings.load_profile("busy machine")
 
 
 class Quadratic:
-    """Loss 0.5 (p - a)^T H (p - a) of the products p, with the methods of toy.heads.DiagonalHead that the flow needs."""
+    """Loss 0.5 (p - a)^T H (p - a) of the products p, with the methods of a DiagonalHead that the flow needs."""
 
     def __init__(self, H, a):
         self.H, self.a = np.asarray(H, float), np.asarray(a, float)

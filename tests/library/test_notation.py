@@ -17,3 +17,13 @@ def test_log_alpha_of_numbers_beyond_float64(alpha, expected):
 def test_log_alpha_refuses_what_is_no_positive_number(alpha):
     with pytest.raises(ValueError, match=f"alpha must be a positive number, not '{alpha}'"):
         log_alpha(alpha)
+
+
+def test_init_scales_are_sorted_from_the_largest_each_once():
+    alphas = ["1e-3000", "0.1", "1e-4", "1", "0.1", "2.5e-8"]
+    assert sort_alphas(alphas) == ["1", "0.1", "1e-4", "2.5e-8", "1e-3000"]
+    assert sort_alphas([]) == []
+
+
+def test_an_init_scale_is_shown_as_the_configuration_has_it():
+    assert alpha_label("1e-3000") == "α = 1e-3000"

@@ -1,4 +1,5 @@
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,19 @@ def test_an_extension_is_imported_once(extension):
     assert entry.load().__module__ in sys.modules
 
 
+def test_files_of_one_name_in_different_folders_are_different_modules(extension):
+    source = "from rank_increase.registry import register\n@register.loss('{0}')\ndef loss(): return '{0}'\n"
+    paths = tuple(extension(source.format(name), f"{name}/same.py") for name in ("one", "two"))
+    assert [find("loss", name, paths).load()() for name in ("one", "two")] == ["one", "two"]
+
+
+def test_an_extension_that_fails_to_import_fails_again(extension):
+    path = extension("def loss(): pass\n@register.loss('mine')\nclass Loss: pass\n", "fails.py")  # without its import
+    for _ in range(2):
+        with pytest.raises(NameError, match="register"):
+            find("loss", "mine", (path,)).load()
+
+
 def test_what_is_in_the_library_is_imported_under_its_own_name():
     entry = find("measure", "stable_rank")
     assert entry.module == "rank_increase.probes.measures"
@@ -241,10 +255,12 @@ VALUES = {
 OPTIONS = st.sampled_from(sorted(VALUES)).flatmap(lambda kind: st.tuples(st.just(kind), st.none() | VALUES[kind]))
 SIGNATURES = st.dictionaries(WORDS.map("option_{}".format), st.tuples(OPTIONS, WORDS), max_size=5)
 
+NUMBERS = count()  # a file is read once
+
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
-@given(signature=SIGNATURES, number=st.integers(0, 2**62))
-def test_any_signature_becomes_its_options(extension, signature, number):
+@given(signature=SIGNATURES)
+def test_any_signature_becomes_its_options(extension, signature):
     parameters = ", ".join(
         f"{name}: {kind}" + ("" if default is None else f" = {default!r}")
         for name, ((kind, default), _) in signature.items()
@@ -252,7 +268,7 @@ def test_any_signature_becomes_its_options(extension, signature, number):
     documented = "".join(f"    {name} : object\n        {text} it is.\n" for name, (_, text) in signature.items())
     source = f'@register.loss("mine")\ndef loss(logits{", *, " if signature else ""}{parameters}):\n    """A loss.\n\n'
     source += f'    Parameters\n    ----------\n    logits : array\n        Given.\n{documented}    """\n'
-    entry = find("loss", "mine", (extension(source, f"extension_{number}.py"),))
+    entry = find("loss", "mine", (extension(source, f"extension_{next(NUMBERS)}.py"),))
     assert list(entry.parameters) == list(signature)
     fields = entry.options().model_fields
     for name, ((_, default), text) in signature.items():

@@ -18,7 +18,7 @@ NORMS = ["frobenius_norm", "spectral_norm", "nuclear_norm"]
 
 def measured(values):
     values = np.asarray(values, float)
-    return {name: measure(values) for name, measure in MEASURES.items()}
+    return {name: np.asarray(measure(values)) for name, measure in MEASURES.items()}
 
 
 def test_the_measures_are_these():
@@ -107,20 +107,18 @@ def test_ranks_are_bounded_and_do_not_depend_on_scale(values, scale):
     assert measures["frobenius_norm"] <= measures["nuclear_norm"] * (1 + 1e-9)
 
 
-@given(values=spectra_lists.filter(lambda values: values[0] > 1e-9), exponent=st.integers(-250, 250))
+@given(values=spectra_lists.filter(lambda values: values[0] > 1e-9), exponent=st.integers(-800, 800))
 def test_ranks_do_not_underflow_or_overflow_with_the_scale(values, exponent):
-    measures, scaled = measured(values), measured(values * 2.0**exponent)
     values = np.maximum(values, 1e-12 * values[0])
     for name in [*RANKS, "numerical_rank"]:
-        assert scaled[name] == pytest.approx(measures[name], rel=1e-12)
+        assert MEASURES[name](values * 2.0**exponent) == pytest.approx(MEASURES[name](values), rel=1e-12)
 
 
-@given(
-    values=spectra_lists.filter(lambda values: values[0] > 1e-9),
-    zeros=st.integers(1, 5),
-)
+@given(values=spectra_lists.filter(lambda values: values[0] > 1e-9), zeros=st.integers(1, 5))
 def test_directions_of_size_zero_change_nothing(values, zeros):
-    assert measured(np.r_[values, np.zeros(zeros)]) == pytest.approx(measured(values), rel=1e-12)
+    padded = measured(np.r_[values, np.zeros(zeros)])
+    for name, expected in measured(values).items():
+        np.testing.assert_allclose(padded[name], expected, rtol=1e-12)
 
 
 @given(rows=st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4).map(sorted), min_size=1, max_size=6))
@@ -183,7 +181,9 @@ def test_each_row_of_a_table_is_measured_whatever_its_length(rows):
 def test_a_table_is_measured_by_what_it_is_told_of_and_itself_not_changed():
     frame = spectra([3.0, 1.0], [2.0])
     kept = frame.copy()
-    found = measures_frame(frame.rename(index={0: 5, 1: 3}), {"largest": lambda s: s[..., 0], "count": lambda s: s.shape[-1]})
+    found = measures_frame(
+        frame.rename(index={0: 5, 1: 3}), {"largest": lambda s: s[..., 0], "count": lambda s: s.shape[-1]}
+    )
     assert found["largest"].tolist() == [3.0, 2.0]
     assert found["count"].tolist() == [2, 1]
     pd.testing.assert_frame_equal(frame, kept)
