@@ -95,6 +95,14 @@ def test_the_library_imports_no_script_and_no_test():
     assert {pair for pair in found if pair[1].split(".")[0] in ("scripts", "toy", "tests", "conftest")} == set()
 
 
+@pytest.mark.parametrize("name", ["evidence", "figures", "pages"])
+def test_what_reads_tables_knows_nothing_of_what_wrote_them(name):
+    paths = files(f"rank_increase/{name}", f"scripts/{name}")
+    parts = {part(module) for path in paths for module in reached(path)} - {None}
+    assert "tables" in parts
+    assert parts & {"data", "networks", "training", "probes"} == set()
+
+
 @pytest.mark.parametrize("name", TABLES_ONLY)
 def test_parts_that_compute_or_read_tables_import_no_torch(name):
     library = files(f"rank_increase/{name}")

@@ -105,6 +105,7 @@ def test_text_and_categories_are_compared_by_value():
     one = {"a": pd.Categorical(["KQ", "VO", "KQ"], ["KQ", "VO"])}
     assert differences(one, {"a": pd.Categorical(["KQ", "VO", "KQ"], ["VO", "KQ", "other"])}) == []
     assert differences(one, {"a": ["KQ", "VO", "KQ"]}) == []
+    assert differences({"a": pd.Categorical(["KQ"])}, {"a": ["KQ"]}) == []
     ((column, said, largest),) = differences(one, {"a": ["VO", None, "KQ"]})
     assert (column, said) == ("a", "2 of 3 values differ")
     assert np.isnan(largest)

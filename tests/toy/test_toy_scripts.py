@@ -244,6 +244,7 @@ def test_the_flow_and_its_events_are_those_of_the_weights(make, train, weight):
 @pytest.mark.parametrize(
     ("weights", "module", "solver", "key"),
     [("diagonal", diagonal_flow, "diagonal_run", "flow"), ("full", full_flow, "full_run", "full_flow")],
+    ids=["diagonal", "full"],
 )
 def test_a_flow_is_solved_to_the_bounds_for_its_form_of_weights(make, train, monkeypatch, weights, module, solver, key):
     make(3, weights)
