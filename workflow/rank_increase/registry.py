@@ -204,9 +204,13 @@ def _described(text, name):
 def _import(path, module):
     if module:
         return importlib.import_module(module)
-    name = f"rank_increase_extension_{path.stem}"
+    name = f"rank_increase extension {path}"  # two files may have the same name
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]  # half of a module would be taken for it next time
+            raise
     return sys.modules[name]
