@@ -19,6 +19,7 @@ from rank_increase.study.configuration import (
     drawn_figures,
     explorer_start,
     figure_options,
+    located_extensions,
     made_tables,
     network_runs,
     read_config,
@@ -36,6 +37,7 @@ try:
     for configfile in workflow.overwrite_configfiles:
         read_config(configfile)  # Snakemake has read it, and takes the last of two equal keys
     check_demo(config)
+    config.update(located_extensions(config, workflow.configfiles))
     STUDY = read_study(config)
     check_folder(f"results/{STUDY.study}")
     if STUDY.data_dir:
@@ -43,6 +45,7 @@ try:
 except ConfigError as error:
     sys.exit(str(error))  # its sentences, where an exception would come with places in this file
 
+RULES = os.path.realpath(str(workflow.current_basedir))
 RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
@@ -51,7 +54,7 @@ PACKED_ARRAYS = [f"{split}_{kind}.npy" for split in ("train", "test") for kind i
 # studies share, only the manifest is declared, and as a file that is updated, which Snakemake leaves in place.
 DECLARED_ARRAYS = [] if STUDY.data_dir else PACKED_ARRAYS
 shared = update if STUDY.data_dir else str
-EXTENSIONS = tuple(os.path.abspath(path) for path in STUDY.extensions)
+EXTENSIONS = tuple(STUDY.extensions)  # scripts have them in snakemake.config: as params, files could not move
 TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
 TABLES = made_tables(STUDY)
 FIGURES = drawn_figures(STUDY, EXTENSIONS)

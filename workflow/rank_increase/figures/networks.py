@@ -7,6 +7,7 @@ is zero and has neither rank nor normalized spectrum: panels of these begin with
 """
 
 from functools import partial
+from itertools import cycle
 
 import matplotlib
 import numpy as np
@@ -22,8 +23,7 @@ BASELINES = {
     "random_product": {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "random change of equal norm"},
     "noisy_factors": {"color": "0.55", "ls": (0, (1, 1)), "zorder": 1, "label": "random change of the factors"},
 }
-PRODUCT_COLORS = {"KQ": "#1f5fb4", "VO": "#c00000"}
-DELTA_LABELS = {product: rf"$\Delta {label[1:]}" for product, label in PRODUCT_LABELS.items()}
+COLORS = ("#1f5fb4", "#c00000", "#2e8b57", "#b8860b")  # of a network's products, in their order
 INDEX = "index of singular value"
 NORMALIZED = "singular value / largest"
 
@@ -48,6 +48,16 @@ def read_stable_ranks(tables, network, **wanted):
     """Stable ranks of changes, by training and at random, with the same columns and `seed`."""
     columns = ["epoch", "step", "layer", "head", "product", "matrix", "stable_rank", "alpha", "seed"]
     return tables.read("measures", columns, network=network, matrix=["delta", *BASELINES], **wanted)
+
+
+def products_of(rows):
+    """Names of the products in these rows, in the order of the network; a list."""
+    return list(dict.fromkeys(rows["product"]))
+
+
+def delta_label(product):
+    """What training adds to a product, as a figure names it."""
+    return rf"$\Delta {PRODUCT_LABELS[product][1:]}" if product in PRODUCT_LABELS else f"Δ{product}"
 
 
 def of_head(rows, layer, head, product):
@@ -219,7 +229,7 @@ def draw_scales(axes, ranks, colors):
 
 
 def draw_rank_increase(axes, ranks):
-    """Stable rank of the changes of both products over training: mean over heads, with a band of one deviation.
+    """Stable rank of the changes of all products over training: mean over heads, with a band of one deviation.
 
     In gray, the means for random changes, over heads and products.
 
@@ -231,9 +241,9 @@ def draw_rank_increase(axes, ranks):
         Of `read_stable_ranks`: one layer of one run.
     """
     series = partial(lineplot, x="epoch", y="stable_rank", legend=False, ax=axes)
-    for product, color in PRODUCT_COLORS.items():
+    for product, color in zip(products_of(ranks), cycle(COLORS), strict=False):
         rows = ranks[(ranks["product"] == product) & (ranks["matrix"] == "delta")]
-        series(rows, errorbar=_deviation, err_kws={"lw": 0}, color=color, label=DELTA_LABELS[product])
+        series(rows, errorbar=_deviation, err_kws={"lw": 0}, color=color, label=delta_label(product))
     for baseline, style in BASELINES.items():
         series(ranks[ranks["matrix"] == baseline], errorbar=None, **style)
     axes.set(xlim=(0, ranks["epoch"].max()), xlabel="epoch", ylabel="")

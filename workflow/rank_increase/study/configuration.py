@@ -301,7 +301,8 @@ class Study(Section):
     study: Name
     """Name of the study: results go to results/<study>/."""
     extensions: list[Path] = []
-    """Python files that register further models, sources, losses, optimizers, measures, claims or figures."""
+    """Python files that register more models, sources, losses, optimizers, measures, claims or figures
+    (docs/extending.md), by paths from the folder of the config file."""
     data_dir: Path | None = None
     """Folder of the packed datasets; null: results/<study>/datasets. Studies may share it, and it may be read-only."""
     scratch_dir: Path | None = None
@@ -398,6 +399,31 @@ def check_demo(config):
             f"config: the study {demo['study']!r} is what config/config.yaml says and nothing else: give yours a name,"
             " `study: NAME` in the file that --configfile names, or --config study=NAME."
         )
+
+
+def located_extensions(config, files):
+    """The key `extensions` of a configuration, with paths from the working directory; a dict, empty without the key.
+
+    In a config file, paths are relative to the folder of that file, wherever Snakemake runs. Elsewhere, as in --config
+    or in the `config` of a module, they are relative to the working directory.
+
+    Parameters
+    ----------
+    config : dict
+    files : list of str
+        The config files, each laid over those before.
+
+    Raises
+    ------
+    ConfigError
+        As of `read_config`.
+    """
+    paths = _extensions(config)
+    if list(paths) != config.get("extensions"):  # there are none, or a mistake, which `read_study` describes
+        return {}
+    stating = [file for file in files if _extensions(read_config(file)) == paths]
+    folder = FilePath(stating[-1]).parent if stating else FilePath()
+    return {"extensions": [os.path.relpath(folder / FilePath(path).expanduser()) for path in paths]}
 
 
 def read_study(config):
