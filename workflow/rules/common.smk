@@ -165,7 +165,11 @@ def source_digest(wildcards):
 def training_digest(wildcards):
     """Digest of what trains a network: model, loss and optimizer are chosen by name."""
     network = STUDY.networks[wildcards.network]
-    names = {"model": network.model.family, "loss": network.recipe.loss.name, "optimizer": network.recipe.optimizer.name}
+    names = {
+        "model": network.model.family,
+        "loss": network.recipe.loss.name,
+        "optimizer": network.recipe.optimizer.name,
+    }
     chosen = [find(kind, name, EXTENSIONS) for kind, name in names.items()]
     return library_digest("networks/train_network", also=chosen, without=NOT_TRAINING)
 
