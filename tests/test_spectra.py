@@ -2,9 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
-
-from rank_increase.notation import PRODUCTS
 from rank_increase.spectra import (
     BASELINES,
     ProductSpectra,
@@ -14,6 +11,9 @@ from rank_increase.spectra import (
     singular_values,
     spectra_frame,
 )
+from safetensors.numpy import save_file
+
+from rank_increase.notation import PRODUCTS
 from rank_increase.tables import read_table, write_table
 
 ERROR = 1e-10  # that is promised, in units of the largest singular value

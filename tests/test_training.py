@@ -16,17 +16,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
-
 import train_vit
-from rank_increase import jobs, training
 from rank_increase.batches import Batches, _crop_and_flip, _Split
 from rank_increase.checkpoints import Checkpoints, Stopped, StopRequest
+from rank_increase.vit import VisionTransformer, scale_initial_weights
+from safetensors.torch import load_file
+
+from rank_increase import jobs, training
 from rank_increase.data import Source, Split, open_dataset, pack
 from rank_increase.ownership import NotOwner, owned
 from rank_increase.tables import read_table
 from rank_increase.training import Job, Recipe, finished_metrics, publish_snapshots
-from rank_increase.vit import VisionTransformer, scale_initial_weights
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=3, warmup_epochs=1, batch_size=16, learning_rate=3e-3, augment=True, snapshots=3)

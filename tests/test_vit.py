@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from rank_increase.vit import VisionTransformer, scale_initial_weights
 
 from rank_increase.notation import WEIGHTS
-from rank_increase.vit import VisionTransformer, scale_initial_weights
 
 # No two sizes are equal, so that no transposition goes unnoticed.
 SIZES = {

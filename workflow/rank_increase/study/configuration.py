@@ -508,6 +508,7 @@ def _locate(schema, location, config):
     node, place, value, above = schema, "", config, (schema, "")
     for step in location:
         node = _resolved(schema, node)
+        name = step if str(step).isprintable() else repr(step)[1:-1]
         if isinstance(step, int):
             place, node, value = f"{place}[{step}]", node.get("items", {}), _part(value, step)
         elif step == "[key]":
@@ -516,11 +517,11 @@ def _locate(schema, location, config):
             above = node, place
             of_any = next(iter(node.get("patternProperties", {}).values()), {})
             node = node.get("properties", {}).get(step, of_any)
-            place, value = f"{place}.{step}" if place else str(step), _part(value, step)
+            place, value = f"{place}.{name}" if place else str(name), _part(value, step)
         elif value == step or isinstance(value, dict) and step in value.values():  # the name that was chosen
             node = {"$ref": node["discriminator"]["mapping"][step]} if "discriminator" in node else node
         else:
-            place = f"{place}.{step}" if place else str(step)
+            place = f"{place}.{name}" if place else str(name)
     return place, _resolved(schema, node)
 
 

@@ -9,6 +9,7 @@ from rank_increase.figures.networks import (
     delta_label,
     draw_scales,
     read_stable_ranks,
+    scale_to_ranks,
     seed_colors,
     spread_layers,
 )
@@ -42,6 +43,7 @@ def main(tables, *, network: Name | None = None):
     for panel, letter, layer in zip(panels, ascii_lowercase, layers, strict=False):
         draw_scales(panel, ranks[ranks["layer"] == layer], colors)
         panel.set_title(f"({letter}) layer {layer + 1}")
+    scale_to_ranks(panels[0])
     panels[0].set_ylabel(f"stable rank of {delta_label('KQ')}")
     figure.suptitle(tables.labels[network], fontsize=9)
     add_legend(figure, panels[0])
