@@ -18,12 +18,12 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-import build_explorer
-from rank_increase import vit_plotting
-from rank_increase.explorer import ArrayStore, render_page, toy_part, vit_part
+from rank_increase.figures.networks import BASELINES as DRAWN
+from rank_increase.pages.explorer import ArrayStore, networks_part, render_page, toy_part
 from rank_increase.tables import write_table
+from scripts.evidence import build_explorer
 
-STRUCTURES = {
+VARIANTS = {
     "diagonal": {"weights": "diagonal", "teacher": "diagonal", "method": "flow"},
     "full": {"weights": "full", "teacher": "diagonal", "method": "flow"},
 }
@@ -36,48 +36,41 @@ EPOCHS = [0, 1, 3, 10]
 RANDOM = np.random.default_rng(0)
 
 
-def spectra_frame(dataset, alpha, seed, layers=2, heads=3, dim=5, epochs=EPOCHS):
-    """Tables "spectra" and "baselines" of one run, with random singular values; at epoch 0 the changes are zero."""
+def spectra_frame(network, alpha, seed, layers=2, heads=3, dim=5, epochs=EPOCHS):
+    """Tables "spectra" and "measures" of one run, with random singular values; at epoch 0 the changes are zero."""
     grid = pd.MultiIndex.from_product([epochs, range(layers), range(heads), ["KQ", "VO"]])
     rows = grid.to_frame(index=False, name=["epoch", "layer", "head", "product"])
-    rows = rows.assign(dataset=dataset, alpha=alpha, seed=seed)
+    rows = rows.assign(network=network, alpha=alpha, seed=seed)
 
-    def of_kind(column, name, rows):
+    def of_matrix(name, rows):
         drawn = len(rows) // len(epochs) if name == "random_product" else len(rows)  # its direction is that of a head
         values = np.sort(RANDOM.random((drawn, dim)))[:, ::-1]
         values = np.tile(values, (len(rows) // drawn, 1)) * RANDOM.random((len(rows), 1))
         values[(rows["epoch"] == 0) & (name != "initial")] = 0
         with np.errstate(invalid="ignore"):
             ranks = (values**2).sum(axis=1) / values[:, 0] ** 2
-        return rows.assign(**{column: name}, singular_values=list(values), stable_rank=ranks)
+        return rows.assign(matrix=name, singular_values=list(values), stable_rank=ranks)
 
-    spectra = [of_kind("matrix", "initial", rows[rows["epoch"] == 0])]
-    spectra += [of_kind("matrix", name, rows) for name in ("trained", "delta")]
-    return pd.concat(spectra), pd.concat([of_kind("baseline", name, rows) for name in BASELINES])
+    parts = [of_matrix("initial", rows[rows["epoch"] == 0])]
+    whole = pd.concat([*parts, *(of_matrix(name, rows) for name in ("trained", "delta", *BASELINES))])
+    return whole.drop(columns="stable_rank"), whole.drop(columns="singular_values")
 
 
-def metrics_frame(dataset, alpha, seed):
+def metrics_frame(network, alpha, seed):
     epochs = range(1, EPOCHS[-1] + 1)
     return pd.DataFrame(
-        {"dataset": dataset, "alpha": alpha, "seed": seed, "epoch": epochs, "test_accuracy": np.linspace(0.1, 0.8, 10)}
+        {"network": network, "alpha": alpha, "seed": seed, "epoch": epochs, "test_accuracy": np.linspace(0.1, 0.8, 10)}
     )
 
 
-def trajectory_frame(structure, alpha, seed, dim=4, moments=11):
-    shape = (moments, 2, dim)
-    time, product, index = (part.ravel() for part in np.indices(shape))
-    return pd.DataFrame(
-        {
-            "structure": structure,
-            "alpha": alpha,
-            "seed": seed,
-            "rescaled_time": 20.0 * time,
-            "loss": 1 / (1 + time),
-            "product": np.array(["KQ", "VO"])[product],
-            "index": index,
-            "value": RANDOM.normal(size=time.size),
-        }
-    )
+def toy_frames(variant, alpha, seed, dim=4, moments=11):
+    """Tables "trajectory" and "losses" of one run."""
+    run = {"variant": variant, "alpha": alpha, "seed": seed}
+    time, product, index = (part.ravel() for part in np.indices((moments, 2, dim)))
+    entries = {"product": np.array(["KQ", "VO"])[product], "index": index, "value": RANDOM.normal(size=time.size)}
+    trajectory = pd.DataFrame({**run, "rescaled_time": 20.0 * time, **entries})
+    moment = np.arange(moments)
+    return trajectory, pd.DataFrame({**run, "rescaled_time": 20.0 * moment, "loss": 1 / (1 + moment)})
 
 
 def stages_frame(seed, dim=4):
@@ -112,15 +105,22 @@ def claims_frame():
     )
 
 
-def study_tables(dataset="digits"):
-    runs = [(dataset, "0.1", 0), (dataset, "1", 0), (dataset, "1", 1)]
-    spectra, baselines = (pd.concat(parts) for parts in zip(*(spectra_frame(*run) for run in runs), strict=True))
+def joined(parts):
+    """Tables of all runs, from tuples of tables of single ones."""
+    return [pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True)]
+
+
+def study_tables(network="digits"):
+    runs = [(network, "0.1", 0), (network, "1", 0), (network, "1", 1)]
+    spectra, measures = joined(spectra_frame(*run) for run in runs)
     toy = [("diagonal", "0.1", 99), ("diagonal", "1e-3000", 99), ("full", "0.1", 99)]
+    trajectory, losses = joined(toy_frames(*run) for run in toy)
     return {
-        "trajectory": pd.concat([trajectory_frame(*run) for run in toy]),
+        "trajectory": trajectory,
+        "losses": losses,
         "stages": stages_frame(99),
         "spectra": spectra,
-        "baselines": baselines,
+        "measures": measures,
         "metrics": pd.concat([metrics_frame(*run) for run in runs]),
         "claims": claims_frame(),
     }
@@ -130,14 +130,14 @@ def build(folder, tables, names=None):
     """The page that the rule makes of these tables; gives its path."""
     paths = {}
     for name, table in tables.items():
-        paths[name] = folder / f"{name}.parquet"
+        paths[name] = [folder / f"{name}.parquet"]
         schema = pa.Schema.from_pandas(table, preserve_index=False)
-        write_table(paths[name], table, schema, {"commit": "0123456789abcdef"})
+        write_table(paths[name][0], table, schema, {"commit": "0123456789abcdef"})
     page = folder / "explorer.html"
     build_explorer.main(
         paths,
         page,
-        structures=STRUCTURES,
+        variants=VARIANTS,
         names=names or {},
         shown=SHOWN,
         provenance={"study": "tiny", "rule": "explorer"},
@@ -196,9 +196,9 @@ def test_toy_runs_come_back_out_of_the_page(page, tables):
     study, array = decode(page.read_text())
     runs = study["toy"]["runs"]
     order = [("diagonal", "0.1", 99), ("diagonal", "1e-3000", 99), ("full", "0.1", 99)]
-    assert [(run["structure"], run["alpha"], run["seed"]) for run in runs] == order
+    assert [(run["variant"], run["alpha"], run["seed"]) for run in runs] == order
     for run in runs:
-        rows = select(tables["trajectory"], structure=run["structure"], alpha=run["alpha"])
+        rows = select(tables["trajectory"], variant=run["variant"], alpha=run["alpha"])
         np.testing.assert_array_equal(array(run["time"]), 20.0 * np.arange(11))
         np.testing.assert_allclose(array(run["loss"]), 1 / (1 + np.arange(11)), rtol=1e-7)
         for product in ("KQ", "VO"):
@@ -217,28 +217,27 @@ def test_the_page_says_where_it_comes_from(page):
 
 
 def test_only_diagonal_weights_under_a_diagonal_teacher_have_a_prediction(page):
-    structures = decode(page.read_text())[0]["toy"]["structures"]
-    assert {name: form["predicted"] for name, form in structures.items()} == {"diagonal": True, "full": False}
+    variants = decode(page.read_text())[0]["toy"]["variants"]
+    assert {name: form["predicted"] for name, form in variants.items()} == {"diagonal": True, "full": False}
 
 
 def test_spectra_come_back_out_of_the_page_normalised(page, tables):
     study, array = decode(page.read_text())
-    runs = study["vit"]["runs"]
+    runs = study["networks"]["runs"]
     assert [(run["alpha"], run["seed"]) for run in runs] == [("0.1", 0), ("1", 0), ("1", 1)]
     for run in runs:
         assert run["epochs"] == EPOCHS and run["accuracy"]["10"] == 0.8
         for product, matrices in run["products"].items():
             assert set(matrices) == {"initial", "delta", *BASELINES}
             for matrix, places in matrices.items():
-                table, column = ("baselines", "baseline") if matrix in BASELINES else ("spectra", "matrix")
-                wanted = {"alpha": run["alpha"], "seed": run["seed"], "product": product, column: matrix}
-                rows = select(tables[table], **wanted)
+                wanted = {"alpha": run["alpha"], "seed": run["seed"], "product": product, "matrix": matrix}
+                rows, ranks = select(tables["spectra"], **wanted), select(tables["measures"], **wanted)
                 values = np.stack(rows["singular_values"])
                 expected = values / np.where(values[:, :1] > 0, values[:, :1], 1)
                 found = array(places["spectra"])
                 assert found.shape[:3] == (1 if matrix == "initial" else len(EPOCHS), 2, 3)
                 np.testing.assert_allclose(found.reshape(len(rows), -1), expected, atol=1 / 131000)
-                np.testing.assert_allclose(array(places["stable_rank"]).ravel(), rows["stable_rank"], rtol=1e-7)
+                np.testing.assert_allclose(array(places["stable_rank"]).ravel(), ranks["stable_rank"], rtol=1e-7)
 
 
 @pytest.mark.parametrize(("baseline", "label"), BASELINES.items())
@@ -246,18 +245,18 @@ def test_baselines_have_the_same_name_in_legend_curves_and_figures(page, baselin
     text = page.read_text()
     assert re.findall(rf'<path class="{baseline}" d="M1 7H43"/></svg>\s+(.*?)\s+</li>', text) == [label]
     assert re.findall(rf'\b{baseline}: {{\n.*\bname: "(.*?)"', text) == [label]
-    assert vit_plotting.BASELINES[baseline]["label"] == label
+    assert DRAWN[baseline]["label"] == label
 
 
 def test_values_that_are_zero_at_every_epoch_are_left_out(tables):
     spectra = tables["spectra"].assign(singular_values=[np.array([2.0, 1.0, 1e-9])] * len(tables["spectra"]))
-    part = vit_part(ArrayStore(), spectra, tables["baselines"], tables["metrics"], {})
+    part = networks_part(ArrayStore(), spectra, tables["measures"], tables["metrics"], {})
     assert part["runs"][0]["products"]["KQ"]["delta"]["spectra"]["shape"] == [len(EPOCHS), 2, 3, 2]
 
 
 def test_a_run_without_some_of_its_heads_is_named(tables):
     with pytest.raises(ValueError, match="^the spectra of the run digits 0.1 0 are incomplete$"):
-        vit_part(ArrayStore(), tables["spectra"].iloc[1:], tables["baselines"], tables["metrics"], {})
+        networks_part(ArrayStore(), tables["spectra"].iloc[1:], tables["measures"], tables["metrics"], {})
 
 
 def test_the_page_refers_to_nothing_outside_it_and_forbids_to_load_it(page):
@@ -273,16 +272,14 @@ def test_a_study_of_cifar_on_a_laptop_stays_below_10_mb():
     store = ArrayStore()
     runs = [("cifar10", alpha, 0) for alpha in ("0.1", "0.3", "1", "2")]
     size = {"layers": 6, "heads": 8, "dim": 64, "epochs": range(16)}
-    spectra, baselines = (
-        pd.concat(parts) for parts in zip(*(spectra_frame(*run, **size) for run in runs), strict=True)
-    )
+    spectra, measures = joined(spectra_frame(*run, **size) for run in runs)
     metrics = pd.concat([metrics_frame(*run) for run in runs])
-    vit = vit_part(store, spectra, baselines, metrics, {})
-    assert vit["runs"][0]["products"]["KQ"]["delta"]["spectra"]["shape"] == [16, 6, 8, 64]
+    networks = networks_part(store, spectra, measures, metrics, {})
+    assert networks["runs"][0]["products"]["KQ"]["delta"]["spectra"]["shape"] == [16, 6, 8, 64]
     # The toy half of the demo: 16 runs. Noise, unlike what training gives, does not become smaller when compressed.
-    trajectory = pd.concat([trajectory_frame("diagonal", f"1e-{number}", 0, 50, 567) for number in range(1, 17)])
-    toy = toy_part(store, trajectory, stages_frame(0, dim=50), STRUCTURES)
-    page = render_page({"about": {}, "shown": {}, "toy": toy, "vit": vit}, store)
+    trajectory, losses = joined(toy_frames("diagonal", f"1e-{number}", 0, 50, 567) for number in range(1, 17))
+    toy = toy_part(store, trajectory, losses, stages_frame(0, dim=50), VARIANTS)
+    page = render_page({"about": {}, "shown": {}, "toy": toy, "networks": networks}, store)
     assert 4e6 < len(page.encode()) < 10e6
 
 
@@ -292,13 +289,16 @@ NAMES = ["</script><script>document.title = 'changed'</script>", "<!--<script>",
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_text_whatever_it_holds(tables, tmp_path, name):
     page = build(tmp_path, tables, names={"digits": name}).read_text()
-    assert decode(page)[0]["vit"]["names"] == {"digits": name}
+    assert decode(page)[0]["networks"]["names"] == {"digits": name}
     assert [tag for tag, _ in Elements(page).tags].count("script") == 4
 
 
 def test_the_page_is_made_without_slow_packages():
-    code = "import sys, build_explorer; print({'torch', 'numba', 'scipy', 'matplotlib'} & set(sys.modules))"
-    folder = Path(build_explorer.__file__).parent
+    code = (
+        "import sys; from scripts.evidence import build_explorer;"
+        "print({'torch', 'numba', 'scipy', 'matplotlib'} & set(sys.modules))"
+    )
+    folder = Path(build_explorer.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -309,7 +309,7 @@ def test_the_page_is_made_without_slow_packages():
 def test_without_a_browser_the_end_of_the_tests_says_that_the_script_was_not_tested(tmp_path):
     line = [sys.executable, "-m", "pytest", __file__, "-k", "arrow_keys", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        line, cwd=Path(__file__).parents[1], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+        line, cwd=Path(__file__).parents[2], env={"PATH": str(tmp_path)}, capture_output=True, text=True
     )
     assert "the explorer's script was NOT TESTED" in done.stdout and "apt-get install chromium" in done.stdout
 
@@ -399,10 +399,10 @@ def test_the_page_opens_from_disk_with_the_values_of_the_tables_and_loads_nothin
     np.testing.assert_allclose(browser.lines("spectra")[-1], spectra.mean(axis=0), atol=1e-4)
     ranks = (spectra**2).sum(axis=1)
     np.testing.assert_allclose(browser.lines("ranks")[-1][-1], ranks.mean(), rtol=1e-6)
-    assert f"Stable rank of the change: {ranks.mean():.3g};" in browser.find("#vit-readout").text
-    assert "Test accuracy: 80.0" in browser.find("#vit-readout").text
+    assert f"Stable rank of the change: {ranks.mean():.3g};" in browser.find("#networks-readout").text
+    assert "Test accuracy: 80.0" in browser.find("#networks-readout").text
     np.testing.assert_allclose(browser.lines("scales")[2][-1], ranks.mean(), rtol=1e-6)
-    run = select(tables["trajectory"], structure="diagonal", alpha="1e-3000", product="VO", index=2)["value"]
+    run = select(tables["trajectory"], variant="diagonal", alpha="1e-3000", product="VO", index=2)["value"]
     assert any(line[:11] == pytest.approx(run.tolist(), abs=1e-3) for line in browser.lines("stages"))
     assert browser.run("return performance.getEntriesByType('resource').length") == 0
     assert browser.run("return document.querySelectorAll('.plot .main-svg').length") >= 4
@@ -411,9 +411,9 @@ def test_the_page_opens_from_disk_with_the_values_of_the_tables_and_loads_nothin
 @pytest.mark.parametrize(("baseline", "label"), BASELINES.items())
 def test_curves_of_random_changes_are_those_of_their_names(opened, tables, baseline, label):
     browser = opened("head=2&product=VO&layer=0")
-    wanted = {"baseline": baseline, "alpha": "1", "seed": 0, "product": "VO", "layer": 0, "head": 2}
-    rows = select(tables["baselines"], **wanted).sort_values("epoch")
-    values = rows["singular_values"].iloc[-1]
+    wanted = {"matrix": baseline, "alpha": "1", "seed": 0, "product": "VO", "layer": 0, "head": 2}
+    values = select(tables["spectra"], **wanted, epoch=10)["singular_values"].iloc[0]
+    expected = select(tables["measures"], **wanted).sort_values("epoch")["stable_rank"]
     [spectrum], [ranks], [*_, scales] = (
         browser.run(
             f"return document.getElementById('{plot}').data.filter((trace) => trace.name === '{label}')"
@@ -422,13 +422,10 @@ def test_curves_of_random_changes_are_those_of_their_names(opened, tables, basel
         for plot in ("spectra", "ranks", "scales")
     )
     np.testing.assert_allclose(spectrum, values / values[0], atol=1e-4)
-    np.testing.assert_allclose(ranks, rows["stable_rank"].iloc[1:], rtol=1e-6)
-    of_other_seed = select(tables["baselines"], **{**wanted, "seed": 1}, epoch=10)["stable_rank"].iloc[0]
+    np.testing.assert_allclose(ranks, expected.iloc[1:], rtol=1e-6)
+    of_other_seed = select(tables["measures"], **{**wanted, "seed": 1}, epoch=10)["stable_rank"].iloc[0]
     assert scales[-1] == pytest.approx(of_other_seed, rel=1e-6)
-    assert (
-        f"{rows['stable_rank'].iloc[-1]:.3g} ({label.removeprefix('random change ')})"
-        in browser.find("#vit-readout").text
-    )
+    assert f"{expected.iloc[-1]:.3g} ({label.removeprefix('random change ')})" in browser.find("#networks-readout").text
 
 
 def test_arrow_keys_on_the_slider_turn_training_over(opened, tables):
@@ -440,7 +437,7 @@ def test_arrow_keys_on_the_slider_turn_training_over(opened, tables):
     assert browser.drawn("spectra") != before
     assert browser.find("#epoch").get_attribute("aria-valuetext") == "3 of 10"
     browser.press("#epoch", Keys.HOME)
-    assert "Epoch 0" in browser.find("#vit-readout").text and len(browser.lines("spectra")) == 1
+    assert "Epoch 0" in browser.find("#networks-readout").text and len(browser.lines("spectra")) == 1
     assert "nothing has changed yet" in browser.drawn("spectra")
 
 
@@ -480,7 +477,7 @@ def test_every_selector_changes_what_is_drawn(opened, tables):
     before = browser.lines("spectra")
     browser.choose("#seed", "1")
     assert browser.lines("spectra") != before
-    assert browser.find("#vit .which").text == "of W_V W_Oᵀ, layer 1, head 2"
+    assert browser.find("#networks .which").text == "of W_V W_Oᵀ, layer 1, head 2"
 
 
 def click(browser, plot, x, y):
@@ -517,7 +514,7 @@ def test_the_slider_of_init_scales_goes_from_the_largest_to_the_smallest(opened,
     assert browser.find("#alpha-value").text == "1e-3000"
     browser.press("#alpha", Keys.HOME)
     assert browser.find("#alpha-value").text == "0.1"
-    run = select(tables["trajectory"], structure="diagonal", alpha="0.1", product="KQ", index=1)["value"]
+    run = select(tables["trajectory"], variant="diagonal", alpha="0.1", product="KQ", index=1)["value"]
     assert any(line[:11] == pytest.approx(run.tolist(), abs=1e-3) for line in browser.lines("stages"))
 
 
@@ -527,7 +524,7 @@ def test_stage_times_and_limit_are_drawn_where_there_is_a_prediction_alone(opene
     assert stages["path"] == "M30,0V1M90,0V1M150,0V1"
     limit = [1, 0.5, 0.3, 0.1, 0.1]
     assert any(line == pytest.approx(limit, rel=1e-6) for line in browser.lines("stages"))
-    browser.choose("#structure", "full: full weights, diagonal teacher, gradient flow")
+    browser.choose("#variant", "full: full weights, diagonal teacher, gradient flow")
     assert len(browser.run("return document.getElementById('stages').layout.shapes")) == 1
     assert "predicts nothing for full weights" in browser.find("#toy-readout").text
     assert not any(item.is_displayed() for item in browser.driver.find_elements(By.CSS_SELECTOR, ".prediction"))
@@ -547,7 +544,7 @@ def test_a_view_is_in_the_address_and_comes_back_from_it(opened):
 
 
 def test_a_nonsensical_address_gives_the_default_view(opened):
-    browser = opened("dataset=x&layer=99&head=-1&epoch=none&time=later&alpha=%3Cb%3E&__proto__=1")
+    browser = opened("network=x&layer=99&head=-1&epoch=none&time=later&alpha=%3Cb%3E&__proto__=1")
     assert (browser.find("#epoch-value").text, browser.find("#alpha-value").text) == ("10 of 10", "1e-3000")
     assert browser.find("#time-value").text == "100"
 
@@ -579,9 +576,9 @@ def test_every_control_has_a_name_and_shows_that_it_has_the_focus(opened):
 @pytest.mark.parametrize(
     ("half", "present", "missing", "sentence"),
     [
-        ("vit", "toy", ["spectra", "baselines", "metrics"], "This study has no runs of vision transformers."),
-        ("toy", "vit", ["trajectory", "stages"], "This study has no runs of the toy model."),
-        ("claims", "vit", ["claims"], "This study has no table of claims."),
+        ("networks", "toy", ["spectra", "measures", "metrics"], "This study trains no networks."),
+        ("toy", "networks", ["trajectory", "losses", "stages"], "This study has no runs of the toy model."),
+        ("claims", "networks", ["claims"], "This study has no table of claims."),
     ],
 )
 def test_a_study_without_one_half_says_so(opened, tables, tmp_path, half, present, missing, sentence):
@@ -613,5 +610,5 @@ def test_a_study_too_short_for_any_stage_is_drawn_without_a_prediction(opened, t
 def test_the_browser_shows_a_name_as_it_is(opened, tables, tmp_path):
     name = " ".join(NAMES)
     browser = opened(path=build(tmp_path, tables, names={"digits": name}))
-    assert Select(browser.find("#dataset")).first_selected_option.text == name
+    assert Select(browser.find("#network")).first_selected_option.text == name
     assert browser.driver.title == "Gradual rank increase: tiny"

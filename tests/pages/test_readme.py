@@ -1,7 +1,6 @@
 import re
 
 import pytest
-
 from readme import PAGES, ROOT, filled
 
 README = (ROOT / "README.md").read_text()

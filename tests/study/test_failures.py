@@ -1,8 +1,11 @@
 """What is said of failed jobs, from logs as Snakemake 9.27 and its SLURM plugin 2.8 write them."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from rank_increase.study.failures import describe_failures
+from rank_increase.training.processes import _failure
 
 SUBMISSION = """\
 [Sun Nov 22 08:37:42 2026]
@@ -13,7 +16,7 @@ sbatch: error: Batch job submission failed: {said}'.
         sbatch --parsable -A out_of_memory -p nosuch -t 720 --wrap="python -m snakemake --retries 0"
 For further error details see the cluster/cloud log and the log files of the involved rule(s).
     jobid: {job}
-    output: results/s/networks/digits/alpha_1/seed_{job}/metrics.parquet, results/s/networks/digits/alpha_1/seed_{job}/snapshots
+    output: results/s/networks/digits/alpha_1/seed_{job}/metrics.parquet, results/s/networks/digits/alpha_1/seed_{job}
     log: {folder}/job_{job}.log (check log file(s) for error details)
 """
 STATUS = """\
@@ -22,7 +25,7 @@ Error in rule train_network:
     message: SLURM-job '10' failed, SLURM status is: '{said}'. Detailed failure reason unavailable (status command is \
 not 'sacct').For further error details see the cluster/cloud log and the log files of the involved rule(s).
     jobid: {job}
-    output: results/s/networks/digits/alpha_1/seed_{job}/metrics.parquet, results/s/networks/digits/alpha_1/seed_{job}/snapshots
+    output: results/s/networks/digits/alpha_1/seed_{job}/metrics.parquet, results/s/networks/digits/alpha_1/seed_{job}
     log: {folder}/job_{job}.log, {folder}/10.log (check log file(s) for error details)
     external_jobid: 10
 """
@@ -75,9 +78,14 @@ def block(tmp_path):
             "slurm_partition",
         ),
         (SUBMISSION, "Invalid account or account/partition combination specified", "account", "slurm_account"),
-        (SUBMISSION, "Requested node configuration is not available", "no node of the partition", "vit.hardware"),
+        (
+            SUBMISSION,
+            "Requested node configuration is not available",
+            "no node of the partition",
+            "`networks.<name>.hardware`",
+        ),
         (SUBMISSION, "Requested time limit is invalid", "more time than the partition", "`runtime`"),
-        (STATUS, "OUT_OF_MEMORY", "more memory than", "mem_mb"),
+        (STATUS, "OUT_OF_MEMORY", "more memory than", "`mem_mb` under `networks.<name>.hardware`"),
         (STATUS, "TIMEOUT", "its time was up", "same command"),
         (STATUS, "NODE_FAIL", "its node failed", "same command"),
         (STATUS, "CANCELLED", "it was cancelled", "same command"),
@@ -109,7 +117,7 @@ def test_a_job_that_succeeded_in_the_end_is_not_told_of(said, block):
 
 
 def test_the_last_line_of_a_log_is_the_reason_where_slurm_knows_none(said, block, tmp_path):
-    log = 'resumes after step 5\n12:00:00 failed\nTraceback (most recent call last):\n  File "x"\nRuntimeError: torch sees no GPU.\n'
+    log = 'resumes\n12:00:00 failed\nTraceback (most recent call last):\n  File "x"\nRuntimeError: torch sees no GPU.\n'
     text = said(block(STATUS, "FAILED"), job_1=log, n10="Error in rule train_network\n")
     assert "  why:  torch sees no GPU\n" in text
     assert f"  log:  {tmp_path}/job_1.log\n  log:  {tmp_path}/10.log" in text
@@ -130,11 +138,18 @@ def test_lack_of_memory_is_seen_in_the_logs_too(said, block, logs):
 
 
 def test_a_killed_process_is_told_from_a_killed_job(said, block):
-    log = "Command 'set -euo pipefail;  python train_network.py' died with <Signals.SIGKILL: 9>.\nslurmstepd-n1: error: x\n"
+    log = "Command 'set -euo pipefail;  python train.py' died with <Signals.SIGKILL: 9>.\nslurmstepd-n1: error: x\n"
     assert "it was killed" in said(block(STATUS, "FAILED"), n10=log)
     assert "its time was up" in said(block(STATUS, "TIMEOUT"), n10=log)
     assert "it was interrupted" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGTERM: 15"))
     assert "it does not say why" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGUSR1: 10"))
+
+
+def test_a_run_one_of_whose_processes_was_killed_says_so_and_not_that_it_was_cancelled(said, block):
+    failure = SimpleNamespace(exitcode=-9, signal_name=lambda: "SIGKILL")
+    message = _failure(SimpleNamespace(label="ViT"), failure)
+    log = f"12:00:00 failed\nTraceback (most recent call last):\nRuntimeError: {message}\n"
+    assert "  why:  ViT: one of its processes was ended by SIGKILL" in said(block(STATUS, "FAILED"), job_1=log)
 
 
 def test_a_run_that_was_warned_of_its_end_too_often_is_one_out_of_time(said, block):

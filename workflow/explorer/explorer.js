@@ -166,7 +166,7 @@ function joined(lines) {
   return { x, y };
 }
 
-// Vision transformers
+// Networks
 
 const STYLES = {
   delta: {
@@ -210,7 +210,7 @@ function chooseNetwork() {
   return { run, product, layer, head, epoch, ofNetwork, options: { networks, scales, seeds, products, layers, heads } };
 }
 
-function showVitControls({ run, options }) {
+function showNetworkControls({ run, options }) {
   showOptions("network", options.networks, (name) => study.networks.names[name]);
   showOptions("scale", options.scales);
   showOptions("seed", options.seeds);
@@ -341,23 +341,23 @@ function drawScales(view) {
   });
 }
 
-function describeVit(view) {
+function describeNetwork(view) {
   const rank = (matrix) => short(rankAt(view.run, view, matrix, view.epoch)[0]);
   const accuracy = view.run.accuracy[view.epoch];
   const atRandom = `of random changes: ${rank("random_product")} (of equal norm), ${rank("noisy_factors")} (of the factors)`;
   const changes = view.epoch === 0 ? "" : `of the change: ${rank("delta")}; ${atRandom}; `;
   const tested = accuracy === undefined ? "" : ` Test accuracy: ${(100 * accuracy).toFixed(1)}\u00a0%.`;
-  byId("vit-readout").textContent = 
+  byId("networks-readout").textContent =
     `Epoch ${view.epoch}. Stable rank ${changes}of the initial product: ${rank("initial")}.${tested}`;
 }
 
-function renderVit() {
+function renderNetwork() {
   const view = chooseNetwork();
-  showVitControls(view);
+  showNetworkControls(view);
   const heads = view.head === "all" ? "all heads" : `head ${headName(view.head)}`;
-  document.querySelector("#vit .which").textContent = `of ${plainName(view.product)}, layer ${view.layer + 1}, ${heads}`;
-  document.querySelector("#vit .spread").hidden = view.head !== "all";
-  describeVit(view);
+  document.querySelector("#networks .which").textContent = `of ${plainName(view.product)}, layer ${view.layer + 1}, ${heads}`;
+  document.querySelector("#networks .spread").hidden = view.head !== "all";
+  describeNetwork(view);
   drawSpectra(view);
   drawRanks(view);
   drawScales(view);
@@ -549,7 +549,7 @@ const NETWORK_KEYS = ["network", "scale", "seed", "product", "layer", "head", "e
 const TOY_KEYS = ["variant", "problem", "alpha", "time"];
 
 function render(changed = [...NETWORK_KEYS, ...TOY_KEYS]) {
-  if (study.networks && changed.some((key) => NETWORK_KEYS.includes(key))) renderVit();
+  if (study.networks && changed.some((key) => NETWORK_KEYS.includes(key))) renderNetwork();
   if (study.toy && changed.some((key) => TOY_KEYS.includes(key))) renderToy(changed);
 }
 
@@ -611,7 +611,7 @@ function connect() {
   }
 }
 
-for (const part of ["vit", "toy", "claims"]) {
+for (const part of ["networks", "toy", "claims"]) {
   document.querySelector(`#${part} .missing`).hidden = Boolean(study[part]);
   document.querySelector(`#${part} .part`).hidden = !study[part];
 }

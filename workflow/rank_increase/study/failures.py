@@ -26,7 +26,8 @@ REASONS = (
     (
         r"node configuration is not available|[Ii]nvalid generic resource",
         "no node of the partition has the GPUs, cores or memory that it asks for",
-        f"compare `sinfo -o '%P %c %m %G'` with `vit.hardware` in the config, or name another partition in {PROFILE}",
+        f"compare `sinfo -o '%P %c %m %G'` with `networks.<name>.hardware` in the config, or name another partition in"
+        f" {PROFILE}",
     ),
     (
         r"time limit is invalid",
@@ -36,8 +37,8 @@ REASONS = (
     (
         r"OUT_OF_MEMORY|oom.kill|out of memory|MemoryError",
         "it needed more memory than it had asked for",
-        "raise its memory (`mem_mb` under `vit.hardware` in the config, for a training run), or lower `pass_size`"
-        " if it was the GPU's",
+        "raise its memory (`mem_mb` under `networks.<name>.hardware` in the config, for a training run), or lower"
+        " `pass_size` if it was the GPU's",
     ),
     (
         r"status is: '(TIMEOUT|DEADLINE)'|DUE TO TIME LIMIT|received SIGURG|the SLURM job is about to end",
@@ -51,7 +52,8 @@ REASONS = (
     ),
     (r"received SIGINT", *INTERRUPTED),
     (
-        r"status is: '(CANCELLED|PREEMPTED)'|\*\*\* JOB \d+ ON \S+ CANCELLED|the same command resumes",
+        r"status is: '(CANCELLED|PREEMPTED)'|\*\*\* JOB \d+ ON \S+ CANCELLED"
+        r"|(received SIGTERM|another process has to stop); ",
         "it was cancelled or had to make room",
         "run the same command again: a training run resumes where it was",
     ),
