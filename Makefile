@@ -71,7 +71,7 @@ publish: study ## copy tables, figures and claims of a study to results/publishe
 	snakemake --cores 1 publish $(CONFIG)
 
 readme: env ## put the numbers of results/published into README.md
-	PYTHONPATH=workflow python tests/readme.py
+	PYTHONPATH=workflow python -m rank_increase.pages.readme
 
 reference: env ## write config/README.md, defaults.yaml and schema.json from the types of the configuration
 	PYTHONPATH=workflow python -m rank_increase.study.reference

@@ -1,7 +1,8 @@
 import re
 
 import pytest
-from readme import PAGES, ROOT, filled
+
+from rank_increase.pages.readme import PAGES, ROOT, filled
 
 README = (ROOT / "README.md").read_text()
 # Numbers of the paper and of this repository's files; all others are results, and stand in blocks.

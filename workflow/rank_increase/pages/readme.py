@@ -1,8 +1,6 @@
-"""
-Numbers of README.md and of the page on the laptop study, from the published tables: `make readme` puts them between
-markers, and a test compares.
+"""Numbers of README.md and of the page on the laptop study, from the published tables.
 
-Each block stands between `<!-- name -->` and `<!-- /name -->`.
+Each block stands between `<!-- name -->` and `<!-- /name -->`. `make readme` fills them, and a test compares.
 """
 
 import json
@@ -11,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rank_increase.claims import MARKS
-from rank_increase.vit_claims import PRODUCT_NAMES
 
-ROOT = Path(__file__).parents[1]
+from rank_increase.notation import PRODUCT_NAMES
+from rank_increase.pages.claims import MARKS
+
+ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = ROOT / "results" / "published"
 HEADLINE_SEED = 99
-VIT_CLAIMS = {
+NETWORK_CLAIMS = {
     "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
     "delta_not_random": "... than a random change of the product or of its factors (ratio)",
     "rank_grows": "its stable rank grows through training (rank correlation)",
@@ -60,15 +59,15 @@ def toy_claims():
     return table(["verdict", "claim", "paper", "measured (threshold)"], rows)
 
 
-def vit_claims():
-    """Claims about vision transformers, by dataset and product."""
+def network_claims():
+    """Claims about networks, by network and product."""
     found = pd.concat([claims("demo"), claims("laptop")])
     found = found[found.index.str.startswith("vit.")]
     names = {identity.split(".")[2]: row.statement.split(",")[0] for identity, row in found.iterrows()}
     header = ["claim", *(f"{name}, {product}" for name in names.values() for product in PRODUCT_NAMES.values())]
     rows = []
-    for kind, statement in VIT_CLAIMS.items():
-        cells = [found.loc[f"vit.{kind}.{dataset}.{product}"] for dataset in names for product in PRODUCT_NAMES]
+    for kind, statement in NETWORK_CLAIMS.items():
+        cells = [found.loc[f"vit.{kind}.{network}.{product}"] for network in names for product in PRODUCT_NAMES]
         relation = f"{cells[0].relation} {short(cells[0].threshold)}"
         rows.append([f"{statement} {relation}", *(f"{MARKS[cell.verdict]} {short(cell.value)}" for cell in cells)])
     return table(header, rows)
@@ -106,7 +105,7 @@ def origin():
 
 def accuracies():
     """Test accuracy of the laptop study's runs after the last epoch."""
-    metrics = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "cifar10" / "metrics.parquet")
+    metrics = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "metrics" / "cifar10.parquet")
     last = metrics.sort_values("epoch").groupby("alpha", observed=True).last()
     last = last.iloc[np.argsort(last.index.astype(float))]
     said = ", ".join(f"{100 * row.test_accuracy:.0f} % at {alpha}" for alpha, row in last.iterrows())
@@ -115,8 +114,8 @@ def accuracies():
 
 def ranks():
     """Stable ranks of the change in the laptop study, by init scale and product."""
-    spectra = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "cifar10" / "spectra.parquet")
-    delta = spectra[spectra["matrix"] == "delta"]
+    measures = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "measures" / "cifar10.parquet")
+    delta = measures[measures["matrix"] == "delta"]
     last = delta[delta["epoch"] == delta["epoch"].max()]
     ranks, rows = last.groupby(["alpha", "product"], observed=True)["stable_rank"], []
     for alpha in sorted(last["alpha"].unique(), key=float):
@@ -174,7 +173,7 @@ PAGES = {
     ROOT / "README.md": {
         "claim counts": claim_counts,
         "toy claims": toy_claims,
-        "vit claims": vit_claims,
+        "network claims": network_claims,
         "stage times": stage_times,
         "accuracies": accuracies,
         "origin": origin,
