@@ -12,16 +12,17 @@ import pytest
 import yaml
 from snakemake.cli import parse_args
 
-from rank_increase.algorithm1 import stages
-from rank_increase.flow import diagonal_run
 from rank_increase.notation import log_alpha
 from rank_increase.tables import read_provenance, read_table
-from rank_increase.toy import Problem
+from rank_increase.toy.algorithm1 import stages
+from rank_increase.toy.diagonal_flow import diagonal_run
+from rank_increase.toy.problem import Problem
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "data" / "tiny.yaml"
 TABLES = [
-    f"results/tiny/tables/{name}.parquet" for name in ("trajectory", "events", "stages", "theorem", "perturbations")
+    f"results/tiny/tables/{name}.parquet"
+    for name in ("losses", "trajectory", "events", "stages", "theorem", "perturbations")
 ]
 TARGETS = ["toy", "assumptions", "fig06", *TABLES]
 
@@ -112,11 +113,12 @@ def test_tables_of_a_run_hold_what_the_library_computes(finished):
     problem = Problem.load(results / "toy/diagonal/seed_99/problem.npz")
     assert problem.X.shape == (30, 4, 6)
     trajectory = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/trajectory.parquet")
-    times = trajectory["time"].unique()
+    losses = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/losses.parquet")
+    times = losses["rescaled_time"].to_numpy() * -log_alpha("1e-3000")
     run = diagonal_run(problem, log_alpha("1e-3000"), times, 1e-10, 1e-6, weight=0.1)
     np.testing.assert_allclose(trajectory["value"], run.values.ravel(), atol=1e-12)
-    np.testing.assert_allclose(trajectory["loss"], run.loss.repeat(12), rtol=1e-10)
-    np.testing.assert_allclose(trajectory["rescaled_time"] * -log_alpha("1e-3000"), trajectory["time"], rtol=1e-12)
+    np.testing.assert_array_equal(trajectory["rescaled_time"], losses["rescaled_time"].repeat(12))
+    np.testing.assert_allclose(losses["loss"], run.loss, rtol=1e-10)
     events = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/events.parquet")
     coordinates = (events["product"] == "VO") * 6 + events["index"]
     assert coordinates.tolist() == [coordinate for _, coordinate, _ in run.events]
@@ -137,14 +139,14 @@ def test_tables_of_a_run_hold_what_the_library_computes(finished):
 
 def test_tables_of_the_study_have_the_rows_of_all_runs(finished):
     results = finished / "results" / "tiny"
-    for name in ("trajectory", "events"):
+    for name in ("losses", "trajectory", "events"):
         whole = read_table(finished / f"results/tiny/tables/{name}.parquet")
         parts = sorted(results.glob(f"toy/*/alpha_*/seed_*/{name}.parquet"))
         assert len(parts) == 4
-        groups = whole.groupby(["structure", "alpha", "seed"], observed=True)
+        groups = whole.groupby(["variant", "alpha", "seed"], observed=True)
         for part in parts:
-            structure, alpha, seed = part.parts[-4], part.parts[-3][6:], int(part.parts[-2][5:])
-            assert len(groups.get_group((structure, alpha, seed))) == len(read_table(part))
+            variant, alpha, seed = part.parts[-4], part.parts[-3][6:], int(part.parts[-2][5:])
+            assert len(groups.get_group((variant, alpha, seed))) == len(read_table(part))
     perturbations = read_table(finished / "results/tiny/tables/perturbations.parquet")
     assert set(perturbations["assumption"]) == {"plateaus", "activations"}
     assert len(perturbations) == 2 * 2 * 2 * 11 * 12
@@ -163,8 +165,9 @@ def test_every_table_says_where_it_comes_from(finished):
 
 
 def test_there_is_nothing_more_to_do_even_after_a_fresh_checkout_or_an_edit_of_comments(tree, finished, edited):
-    for name in ("train_toy.py", "rank_increase/toy.py", "rank_increase/kernels.py", "rank_increase/flow.py"):
-        edited(f"workflow/scripts/{name}", lambda text: text.replace('"""', '"""Edited: ', 1) + "\n# A remark.\n")
+    toy = [f"rank_increase/toy/{name}.py" for name in ("problem", "kernels", "diagonal_flow")]
+    for name in ("scripts/toy/train_toy.py", *toy):
+        edited(f"workflow/{name}", lambda text: text.replace('"""', '"""Edited: ', 1) + "\n# A remark.\n")
     edited("config/config.yaml", lambda text: f"# A remark.\n{text}")
     for path in [tree / "Snakefile", *(tree / "workflow").rglob("*.*")]:
         os.utime(path)
@@ -173,25 +176,25 @@ def test_there_is_nothing_more_to_do_even_after_a_fresh_checkout_or_an_edit_of_c
 
 def test_an_edit_of_code_reruns_its_users_alone_and_what_depends_on_them(tree, finished, edited):
     used = {
-        "assumptions": ("@dataclass(frozen=True)", "@dataclass(frozen=True, eq=True)"),
-        "plotting": ("= 6.5 ", "= 6 "),
+        "toy/assumptions": ("@dataclass(frozen=True)", "@dataclass(frozen=True, eq=True)"),
+        "figures/style": ("= 6.5 ", "= 6 "),
     }
     for name, (old, new) in used.items():
-        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text, old=old, new=new: text.replace(old, new))
+        edited(f"workflow/rank_increase/{name}.py", lambda text, old=old, new=new: text.replace(old, new))
     jobs = planned(snakemake(tree, finished, "-n", *TARGETS))
     assert jobs.pop("assumptions") == 1
-    assert jobs == {"perturb_toy": 2, "collect_table": 1, "fig06": 1}
+    assert jobs == {"perturb_toy": 2, "collect_toy_table": 1, "figure": 1, "fig06": 1}
 
 
 @pytest.fixture(scope="session")
 def trained(tree, finished, tmp_path_factory):
-    """Plans again what is finished: the toy runs, and the training of a vision transformer."""
-    config = tmp_path_factory.mktemp("config") / "vit.yaml"
-    model = "{patch_size: 4, dim: 8, depth: 1, heads: 2, dim_head: 4, mlp_dim: 8}"
+    """Plans again what is finished: the toy runs, and the training of a network."""
+    config = tmp_path_factory.mktemp("config") / "network.yaml"
+    model = "{family: vit, patch_size: 4, dim: 8, depth: 1, heads: 2, dim_head: 4, mlp_dim: 8}"
     recipe = "{epochs: 1, warmup_epochs: 0, snapshots: 2}"
-    config.write_text(f"vit: {{models: {{digits: {model}}}, training: {{digits: {recipe}}}}}\n")
-    folder = shutil.copytree(finished, tmp_path_factory.mktemp("vit") / "run")
-    targets = ["toy", "results/tiny/vit/digits/alpha_0.3/seed_0/metrics.parquet"]
+    config.write_text(f"networks: {{digits: {{model: {model}, recipe: {recipe}}}}}\n")
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("network") / "run")
+    targets = ["toy", "results/tiny/networks/digits/alpha_0.3/seed_0/metrics.parquet"]
     run = snakemake(tree, folder, *targets, config=(TINY, config))
     assert run.returncode == 0, run.stderr
     return lambda: planned(snakemake(tree, folder, "-n", *targets, config=(TINY, config)))
@@ -203,37 +206,44 @@ def trained(tree, finished, tmp_path_factory):
     [
         ({"notation": ("α = {alpha}", "alpha = {alpha}"), "jobs": ("done in %.1f s", "took %.1f s")}, {}),
         ({"notation": ("PRODUCTS =", 'PRODUCT_LABELS = {"KQ": "K Q"}\nPRODUCTS =')}, {}),
-        ({"vit": ("class Attention(", "@abs\nclass Attention(")}, {"train_vit": 1}),
-        ({"flow": ("def integrate(", "@abs\ndef integrate(")}, {"train_toy": 4}),
+        ({"networks/attention": ("class Attention(", "@abs\nclass Attention(")}, {"train_network": 1}),
+        ({"toy/diagonal_flow": ("def integrate(", "@abs\ndef integrate(")}, {"train_toy": 4}),
     ],
 )
 def test_an_edit_plans_a_training_only_if_training_uses_what_is_edited(edits, trained_anew, trained, edited):
     for name, (old, new) in edits.items():
-        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text, old=old, new=new: text.replace(old, new))
+        edited(f"workflow/rank_increase/{name}.py", lambda text, old=old, new=new: text.replace(old, new))
     jobs = trained()
     assert {rule: number for rule, number in jobs.items() if rule.startswith("train_")} == trained_anew
 
 
 def test_a_changed_setting_reruns_the_rules_that_read_it(tree, finished, tmp_path):
-    (tmp_path / "more.yaml").write_text("assumptions: {plateaus: {std: 0.04}}\nfigures: {plateau_movement: 0.1}\n")
+    (tmp_path / "more.yaml").write_text("assumptions: {plateaus: {std: 0.04}}\nfigures: {fig09: {movement: 0.1}}\n")
     jobs = planned(snakemake(tree, finished, "-n", *TARGETS, config=(TINY, tmp_path / "more.yaml")))
     assert jobs.pop("assumptions") == 1
-    assert jobs == {"perturb_toy": 1, "collect_table": 1}
+    assert jobs == {"perturb_toy": 1, "collect_toy_table": 1}
 
 
 def test_the_default_study_plans_a_job_for_every_run(tree, tmp_path):
     config = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     lines = config["toy"]["runs"]
-    runs = {(line["structure"], alpha, seed) for line in lines for alpha in line["alphas"] for seed in line["seeds"]}
-    diagonal_seeds = {seed for structure, _, seed in runs if structure == "diagonal"}
-    problems = {(structure, seed) for structure, _, seed in runs}
+    runs = {
+        (line.get("variant", "diagonal"), alpha, seed)
+        for line in lines
+        for alpha in line["alphas"]
+        for seed in line["seeds"]
+    }
+    diagonal_seeds = {seed for variant, _, seed in runs if variant == "diagonal"}
+    problems = {(variant, seed) for variant, _, seed in runs}
     problems |= {("diagonal", seed) for seed in config["assumptions"]["seeds"]}
-    jobs = planned(snakemake(tree, tmp_path, "-n", config=()))
+    run = snakemake(tree, tmp_path, "-n", config=())
+    jobs = planned(run)
     assert jobs["train_toy"] == len(runs)
     assert jobs["make_problem"] == len(problems)
     assert jobs["run_algorithm1"] == jobs["compare_theorem"] == len(diagonal_seeds)
     assert jobs["perturb_toy"] == 2 * len(config["assumptions"]["seeds"])
-    assert {f"fig{number:02}" for number in (2, 6, 7, 8, 9, 10)} <= set(jobs)
+    figures = set(re.findall(r"results/demo/figures/(\w+)\.pdf", run.stdout + run.stderr))
+    assert {f"fig{number:02}" for number in range(1, 13)} <= figures and jobs["figure"] == len(figures)
     assert jobs["all"] == 1
     assert not (tmp_path / "results").exists()
 
@@ -270,6 +280,7 @@ def test_an_interrupted_run_says_so_leaves_no_lock_and_resumes_with_the_same_com
     assert again.returncode == 0, again.stderr
     assert planned(again) == {"train_toy": 1}
     assert {path.name for path in target.parent.iterdir()} == {
+        "losses.parquet",
         "trajectory.parquet",
         "events.parquet",
         "conservation.parquet",
@@ -279,7 +290,7 @@ def test_an_interrupted_run_says_so_leaves_no_lock_and_resumes_with_the_same_com
 
 def test_a_truncated_table_is_named_and_made_anew_once_it_is_deleted(tree, finished, tmp_path):
     folder = shutil.copytree(finished, tmp_path / "run")
-    table, figure = Path("results/tiny/tables/trajectory.parquet"), "results/tiny/figures/fig06.pdf"
+    table, figure = Path("results/tiny/tables/losses.parquet"), "results/tiny/figures/fig06.pdf"
     whole = (folder / table).read_bytes()
     (folder / table).write_bytes(whole[: len(whole) // 2])
     run = snakemake(tree, folder, figure)
@@ -287,7 +298,7 @@ def test_a_truncated_table_is_named_and_made_anew_once_it_is_deleted(tree, finis
     assert f"  why:  {table} is damaged: delete it, and the same command makes it anew (" in run.stdout + run.stderr
     (folder / table).unlink()
     run = snakemake(tree, folder, figure)
-    assert planned(run) == {"collect_table": 1, "fig06": 1}
+    assert planned(run) == {"collect_toy_table": 1, "figure": 1}
     assert len(read_table(folder / table)) == len(read_table(finished / table))
 
 
@@ -342,7 +353,7 @@ def test_figures_without_data_say_so_and_stop_nothing(tree, tmp_path):
     results = tmp_path / "results/short"
     assert {path.stem for path in (results / "figures").glob("*.png")} == set(figures)
     assert {path.stem for path in (results / "figures").glob("*.pdf")} == set(figures)
-    said = {figure: (results / f"logs/{figure}.log").read_text() for figure in figures}
+    said = {figure: (results / f"logs/figures/{figure}.log").read_text() for figure in figures}
     assert {figure for figure in figures if "nothing to draw" in said[figure]} == {"fig10", "fig_stage_times"}
     assert "nothing to draw: No run was perturbed (activations, seed 99)" in said["fig10"]
     assert "nothing to draw: Algorithm 1 activates no coordinate before" in said["fig_stage_times"]
