@@ -111,7 +111,8 @@ def study(tmp_path):
 
 
 def draw(figure, tables, **options):
-    return find("figure", figure).load()(tables, **options)
+    entry = find("figure", figure)
+    return entry.load()(tables, **options, **entry.fixed)
 
 
 def luminance(color):
