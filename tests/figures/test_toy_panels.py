@@ -174,7 +174,7 @@ def test_figure_jobs_import_no_slow_package():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
-    assert len(scripts) >= 15 and done.stdout.strip() == "set()"
+    assert len(figures) >= 15 and done.stdout.strip() == "set()"
 
 
 def test_seaborn_leaves_the_style_as_it_is_and_no_figure_in_pyplot(study, theorem):
