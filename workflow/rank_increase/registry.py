@@ -83,6 +83,11 @@ class Entry:
         return ".".join(("rank_increase", *self.path.relative_to(LIBRARY).with_suffix("").parts))
 
     @property
+    def fixed(self):
+        """Options that the decorator fixes, which the configuration cannot choose; a dict."""
+        return {key: value for key, value in self.details.items() if key in self.parameters}
+
+    @property
     def caption(self):
         """The docstring without its sections: what comes before the first underlined heading."""
         return re.split(r"\n\n\w+\n-{3,}\n", self.description)[0]

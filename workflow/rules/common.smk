@@ -29,6 +29,7 @@ from rank_increase.study.configuration import (
 )
 from rank_increase.study.digest import folder_digest, library_digest
 from rank_increase.study.failures import describe_failures, explain_full_disk
+from rank_increase.study.slurm import prefer_commands
 from rank_increase.study.status import outcome
 
 if full := explain_full_disk():
@@ -65,10 +66,9 @@ NOT_TRAINING = ["disk", "jobs", "options", "registry", "tables", "study.slurm", 
 
 
 def prefer_own_squeue():
-    """Put our squeue, and the Python that runs it, first on the PATH of a controller that submits to SLURM."""
+    """Let a controller that submits to SLURM ask our squeue."""
     if workflow.executor_plugin.name == "slurm":
-        folders = [f"{WORKFLOW}/profiles/slurm/bin", os.path.dirname(sys.executable), os.environ["PATH"]]
-        os.environ["PATH"] = os.pathsep.join(folders)
+        prefer_commands(f"{WORKFLOW}/profiles/slurm/bin")
 
 
 def table_files(table, networks=None):

@@ -749,13 +749,12 @@ def figure_options(study, entry):
     """
     chosen = getattr(study.figures, entry.name)
     options = {} if chosen is None else chosen.model_dump(exclude_none=True)
-    fixed = {key: value for key, value in entry.details.items() if key in entry.parameters}
     implied = {}
     if set(entry.details["tables"]) & set(NETWORK_TABLES):
         implied = {"network": next(iter(study.networks)), "networks": list(study.networks)}
     elif study.toy:
         implied = {"seed": headline_seed(study)}
-    return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **fixed}
+    return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **entry.fixed}
 
 
 def shown_networks(study, entry):
