@@ -61,13 +61,12 @@ def test_every_target_reads_the_study_before_snakemake_does(tree, target):
         (
             "nosuch",
             "there is no config/nosuch.yaml; studies in config:"
-            " demo, laptop, nameless, notepad, paper, tabs, tiny, wrong.",
+            " defaults, demo, laptop, nameless, notepad, paper, tabs, template, tiny, wrong.",
         ),
         ("tabs", "config/tabs.yaml is not YAML: line 3: indent with spaces instead of tabs."),
         (
             "nameless",
-            "config: the study 'demo' is what config/config.yaml says and nothing else: give yours a name,"
-            " `study: NAME` in the file that --configfile names, or --config study=NAME.",
+            "config: the key `study` is missing.",
         ),
     ],
 )

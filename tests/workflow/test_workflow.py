@@ -242,7 +242,7 @@ def test_the_default_study_plans_a_job_for_every_run(tree, tmp_path):
     assert jobs["make_problem"] == len(problems)
     assert jobs["run_algorithm1"] == jobs["compare_theorem"] == len(diagonal_seeds)
     assert jobs["perturb_toy"] == 2 * len(config["assumptions"]["seeds"])
-    figures = set(re.findall(r"results/demo/figures/(\w+)\.pdf", run.stdout + run.stderr))
+    figures = set(re.findall(r"(?m): Figure (\w+)$", run.stdout + run.stderr))
     assert {f"fig{number:02}" for number in range(1, 13)} <= figures and jobs["figure"] == len(figures)
     assert jobs["all"] == 1
     assert not (tmp_path / "results").exists()
@@ -321,10 +321,13 @@ DEMO = (
 )
 
 
-@pytest.mark.parametrize("given", ["study: demo\nfigures: {dpi: 300}\n", "figures: {dpi: 300}\n"])
-def test_another_configuration_does_not_overwrite_the_demo(tree, tmp_path, given):
-    (tmp_path / "mine.yaml").write_text(given)
-    assert sentence(snakemake(tree, tmp_path, "-n", config=[tmp_path / "mine.yaml"])) == [DEMO]
+NAMELESS = "config: the key `study` is missing."
+
+
+@pytest.mark.parametrize(("name", "said"), [("study: demo", DEMO), ("", NAMELESS)])
+def test_another_configuration_does_not_overwrite_the_demo(tree, tmp_path, name, said):
+    (tmp_path / "mine.yaml").write_text(f"{name}\ntoy: {{runs: [{{alphas: ['0.01'], seeds: [99]}}]}}\n")
+    assert sentence(snakemake(tree, tmp_path, "-n", config=[tmp_path / "mine.yaml"])) == [said]
     assert sentence(snakemake(tree, tmp_path, "-n", "--config", "figures={dpi: 300}", config=())) == [DEMO]
     assert planned(snakemake(tree, tmp_path, "-n", "fig06", "--config", "study=mine", config=[tmp_path / "mine.yaml"]))
     assert planned(snakemake(tree, tmp_path, "-n", "fig06", config=[tree / "config/config.yaml"]))
@@ -354,9 +357,12 @@ def test_figures_without_data_say_so_and_stop_nothing(tree, tmp_path):
     assert {path.stem for path in (results / "figures").glob("*.png")} == set(figures)
     assert {path.stem for path in (results / "figures").glob("*.pdf")} == set(figures)
     said = {figure: (results / f"logs/figures/{figure}.log").read_text() for figure in figures}
-    assert {figure for figure in figures if "nothing to draw" in said[figure]} == {"fig10", "fig_stage_times"}
-    assert "nothing to draw: No run was perturbed (activations, seed 99)" in said["fig10"]
-    assert "nothing to draw: Algorithm 1 activates no coordinate before" in said["fig_stage_times"]
+    sentences = {figure: [line[9:] for line in text.splitlines()[1:]] for figure, text in said.items()}
+    assert sentences == {
+        "fig09": [],
+        "fig10": ["The table perturbations has no rows with assumption activations and seed 99."],
+        "fig_stage_times": ["Algorithm 1 activates no coordinate in the time of the runs."],
+    }
 
 
 def test_a_job_that_fails_stops_nothing_but_what_needs_it(tree, tmp_path):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rank_increase.figures.job import draw
+from rank_increase.figures.job import NothingToShow, draw
 from rank_increase.figures.style import new_panels
 from rank_increase.figures.toy import (
     add_error_legend,
@@ -28,8 +28,10 @@ def main(tables):
     run, or began above it.
     """
     theorem = tables.read("theorem", may_be_empty=True)
+    if theorem.empty:
+        raise NothingToShow("Algorithm 1 activates no coordinate in the time of the runs.")
     seeds, colors = sorted(theorem["seed"].unique()), alpha_colors(theorem["alpha"])
-    columns, blocks = min(max(len(seeds), 1), 3), max(-(-len(seeds) // 3), 1)
+    columns, blocks = min(len(seeds), 3), -(-len(seeds) // 3)
     figure, axes = new_panels(2 * blocks, columns, 4.6 * blocks + 0.6, sharex="row", sharey="row")
     axes = axes.reshape(blocks, 2, columns).swapaxes(1, 2).reshape(-1, 2)
     for (times, errors), seed in zip(axes, seeds, strict=False):
