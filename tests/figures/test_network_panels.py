@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from rank_increase.figures.job import NothingToShow, StudyTables
 from rank_increase.figures.networks import (
     BASELINES,
+    COLORS,
     INITIAL,
-    PRODUCT_COLORS,
     choose_heads,
     draw_evolution,
     draw_perturbation,
@@ -238,7 +238,7 @@ def expect_rank_increase(panel, layer):
     found = lines(panel)
     for product, band in zip(PRODUCTS, panel.collections, strict=True):
         line, expected = found[f"${LABELS[product]}$"], ranks("delta", product)
-        assert line.get_color() == PRODUCT_COLORS[product] == to_hex(band.get_facecolor()[0])
+        assert line.get_color() == COLORS[PRODUCTS.index(product)] == to_hex(band.get_facecolor()[0])
         np.testing.assert_array_equal(line.get_xdata(), EPOCHS[1:])
         np.testing.assert_allclose(line.get_ydata(), np.mean(expected, axis=1))
         heights = band.get_paths()[0].vertices

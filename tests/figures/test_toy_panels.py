@@ -111,7 +111,8 @@ def study(tmp_path):
 
 
 def draw(figure, tables, **options):
-    return find("figure", figure).load()(tables, **options)
+    entry = find("figure", figure)
+    return entry.load()(tables, **options, **entry.fixed)
 
 
 def luminance(color):
@@ -173,7 +174,7 @@ def test_figure_jobs_import_no_slow_package():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
-    assert len(scripts) >= 15 and done.stdout.strip() == "set()"
+    assert len(figures) >= 15 and done.stdout.strip() == "set()"
 
 
 def test_seaborn_leaves_the_style_as_it_is_and_no_figure_in_pyplot(study, theorem):

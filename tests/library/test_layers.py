@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
-BASE = ("notation", "options", "tables", "jobs", "ownership", "registry")
+BASE = ("disk", "notation", "options", "tables", "jobs", "ownership", "registry")
 LAYERS = ("toy", "data", "networks", "training", "probes", "evidence", "figures", "pages", "study")
 TABLES_ONLY = ("toy", "evidence", "figures", "pages")  # need no torch: a study without networks runs without it
 TORCH = {"torch", "torchvision", "safetensors"}

@@ -280,3 +280,27 @@ def test_any_signature_becomes_its_options(extension, signature):
     if len(wanted) == len(signature):
         assert entry.options()().model_dump() == wanted
         assert entry.options()(**wanted).model_dump() == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def a(*, rate: Speed = 3):\n    '''A.'''\n", "the option `rate` of the loss 'mine' needs a type"),
+        ("def a(*, rate: Count = 3 + x):\n    '''A.'''\n", "the option `rate` of the loss 'mine' needs a type"),
+    ],
+)
+def test_an_option_of_an_unknown_type_or_without_a_literal_default_is_refused(extension, source, said):
+    path = extension(f'@register.loss("mine")\n{source}')
+    with pytest.raises(RegistryError, match=said):
+        find("loss", "mine", (path,)).options()
+
+
+def test_what_a_decorator_says_must_be_literal(extension):
+    path = extension('@register.loss("mine", weight=1 / x)\ndef a():\n    """A."""\n')
+    with pytest.raises(RegistryError, match="what is said of 'mine' must be literals"):
+        registered("loss", (path,))
+
+
+def test_figures_are_in_the_order_of_their_names():
+    names = list(registered("figure"))
+    assert names == sorted(names) and names[0] == "fig01"

@@ -129,3 +129,10 @@ def test_the_catalogue_is_told_how_to_use_it():
     assert usage["software-stack-deployment"] == {"conda": True, "report": True}
     assert usage["mandatory-flags"]["desc"] and usage["mandatory-flags"]["flags"] == "--sdm conda"
     assert (ROOT / "workflow" / "Snakefile").exists() and (ROOT / "config" / "README.md").exists()
+
+
+def test_the_server_runs_what_anyone_can_run():
+    [job] = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"].values()
+    steps = [step.get("run") or step["uses"].partition("@")[0] for step in job["steps"]]
+    assert steps == ["actions/checkout", "actions/setup-python", "bash .ci/run"]
+    assert (ROOT / ".ci" / "run").exists()

@@ -29,6 +29,7 @@ from rank_increase.study.configuration import (
 )
 from rank_increase.study.digest import folder_digest, library_digest
 from rank_increase.study.failures import describe_failures, explain_full_disk
+from rank_increase.study.slurm import prefer_commands
 from rank_increase.study.status import outcome
 
 if full := explain_full_disk():
@@ -65,10 +66,9 @@ NOT_TRAINING = ["disk", "jobs", "options", "registry", "tables", "study.slurm", 
 
 
 def prefer_own_squeue():
-    """Put our squeue, and the Python that runs it, first on the PATH of a controller that submits to SLURM."""
+    """Let a controller that submits to SLURM ask our squeue."""
     if workflow.executor_plugin.name == "slurm":
-        folders = [f"{WORKFLOW}/profiles/slurm/bin", os.path.dirname(sys.executable), os.environ["PATH"]]
-        os.environ["PATH"] = os.pathsep.join(folders)
+        prefer_commands(f"{WORKFLOW}/profiles/slurm/bin")
 
 
 def table_files(table, networks=None):
@@ -165,7 +165,11 @@ def source_digest(wildcards):
 def training_digest(wildcards):
     """Digest of what trains a network: model, loss and optimizer are chosen by name."""
     network = STUDY.networks[wildcards.network]
-    names = {"model": network.model.family, "loss": network.recipe.loss.name, "optimizer": network.recipe.optimizer.name}
+    names = {
+        "model": network.model.family,
+        "loss": network.recipe.loss.name,
+        "optimizer": network.recipe.optimizer.name,
+    }
     chosen = [find(kind, name, EXTENSIONS) for kind, name in names.items()]
     return library_digest("networks/train_network", also=chosen, without=NOT_TRAINING)
 

@@ -508,6 +508,7 @@ def _locate(schema, location, config):
     node, place, value, above = schema, "", config, (schema, "")
     for step in location:
         node = _resolved(schema, node)
+        name = step if str(step).isprintable() else repr(step)[1:-1]
         if isinstance(step, int):
             place, node, value = f"{place}[{step}]", node.get("items", {}), _part(value, step)
         elif step == "[key]":
@@ -516,11 +517,11 @@ def _locate(schema, location, config):
             above = node, place
             of_any = next(iter(node.get("patternProperties", {}).values()), {})
             node = node.get("properties", {}).get(step, of_any)
-            place, value = f"{place}.{step}" if place else str(step), _part(value, step)
+            place, value = f"{place}.{name}" if place else str(name), _part(value, step)
         elif value == step or isinstance(value, dict) and step in value.values():  # the name that was chosen
             node = {"$ref": node["discriminator"]["mapping"][step]} if "discriminator" in node else node
         else:
-            place = f"{place}.{step}" if place else str(step)
+            place = f"{place}.{name}" if place else str(name)
     return place, _resolved(schema, node)
 
 
@@ -748,13 +749,12 @@ def figure_options(study, entry):
     """
     chosen = getattr(study.figures, entry.name)
     options = {} if chosen is None else chosen.model_dump(exclude_none=True)
-    fixed = {key: value for key, value in entry.details.items() if key in entry.parameters}
     implied = {}
     if set(entry.details["tables"]) & set(NETWORK_TABLES):
         implied = {"network": next(iter(study.networks)), "networks": list(study.networks)}
     elif study.toy:
         implied = {"seed": headline_seed(study)}
-    return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **fixed}
+    return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **entry.fixed}
 
 
 def shown_networks(study, entry):
