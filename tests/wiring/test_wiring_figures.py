@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.lines import AxLine
 from PIL import Image
@@ -59,8 +60,12 @@ def loss_of(wired, variant, alpha, seed=SEED):
 
 def legend(figure):
     """Labels and colors of the legends of a figure and of its panels."""
+    return entries_of(*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes)))
+
+
+def entries_of(*legends):
     found = {}
-    for owner in (*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))):
+    for owner in legends:
         for text, handle in zip(owner.get_texts(), owner.legend_handles, strict=True):
             if hasattr(handle, "get_color") and not isinstance(handle.get_color(), np.ndarray):
                 found[text.get_text()] = to_hex(handle.get_color())
@@ -230,20 +235,29 @@ def test_limit_shows_losses_over_the_prediction_and_their_distance(wired):
 def test_stage_times_are_those_of_each_seed(wired):
     figure, theorem = wired.figure("fig_stage_times"), wired.table("tables/theorem")
     axes = panels(figure)  # times of both seeds, then errors of both
+    alphas = ["0.01", "1e-8", "1e-32"]
+    end = 1.02 * theorem[["predicted_time", "measured_time"]].max().max()  # of all seeds: panels share their axes
     for number, seed in enumerate((3, 7)):
         rows = theorem[theorem["seed"] == seed]
         times, errors = axes[number], axes[2 + number]
         assert times.get_title(loc="left").startswith(f"seed {seed}, n = {rows['stage'].nunique()} stages")
-        assert times.get_xlim() == times.get_ylim() == (0, MAX_TIME)
-        drawn = curves(errors)
-        assert_darker_and_darker(curves(times))
-        assert_darker_and_darker(drawn[1::3])
-        for place, (curve, alpha) in enumerate(zip(curves(times), ("0.01", "1e-8", "1e-32"), strict=True)):
-            of_alpha = rows[rows["alpha"] == alpha]
-            assert_curve(curve, of_alpha["predicted_time"], of_alpha["measured_time"])
-            assert legend(figure)[f"α = {alpha}"] == curve[3]
-            delay = abs(of_alpha["measured_time"] - of_alpha["predicted_time"]).dropna().to_numpy()
+        assert times.get_xlim() == times.get_ylim() == (0, end)
+        drawn, colors = curves(errors), [legend(figure)[f"α = {alpha}"] for alpha in alphas]
+        assert_darker_and_darker([[color] for color in colors])
+        measured = rows.dropna(subset="measured_time")
+        expected = [
+            (predicted, time, colors[alphas.index(alpha)])
+            for alpha, predicted, time in measured[["alpha", "predicted_time", "measured_time"]].to_numpy()
+        ]
+        [points] = times.collections
+        places = np.broadcast_to(points.get_offsets(), (len(expected), 2)).tolist()
+        found = [(*place, to_hex(color)) for place, color in zip(places, points.get_facecolors(), strict=True)]
+        assert sorted(found) == sorted(expected)
+        for place, alpha in enumerate(alphas):
+            of_alpha = measured[measured["alpha"] == alpha]
+            delay = abs(of_alpha["measured_time"] - of_alpha["predicted_time"]).to_numpy()
             bar, median, largest = drawn[3 * place : 3 * place + 3]
+            assert bar[3] == median[3] == largest[3] == colors[place]
             assert_curve(bar, 2 * [-math.log(float(alpha))], np.quantile(delay, [0.1, 0.9]))
             np.testing.assert_allclose([*median[2], *largest[2]], [np.median(delay), delay.max()])
     missed = theorem[(theorem["seed"] == 7) & (theorem["alpha"] == "0.01")]["measured_time"].isna().sum()
@@ -272,7 +286,7 @@ def drawn_heads(network, layers, draw=DRAW):
     return [(layer, int(orders[layer, layers[:place].count(layer)])) for place, layer in enumerate(layers)]
 
 
-def assert_stages(wired, panel, network, product, layer, head, handles=None, alpha="0.6"):
+def assert_stages(wired, panel, network, product, layer, head, handles, alpha="0.6"):
     """A panel has the normalized spectra of a head: initial, changes from first to last epoch, and two at random."""
     drawn, last = curves(panel), EPOCHS[network][-1]
     initial, changes, at_random = drawn[0], drawn[1:-2], drawn[-2:]
@@ -294,7 +308,7 @@ def test_head_spectra_are_of_the_networks_and_a_head_of_the_second_layer(wired):
     for panel, letter, network in zip(panels(figure), "ab", networks, strict=True):
         [(layer, head)] = drawn_heads(network, [1])
         assert panel.get_title(loc="left") == f"({letter}) {LABELS[network]}: layer {layer + 1}, head {head + 1}"
-        assert_stages(wired, panel, network, "KQ", layer, head, legend(panel))
+        assert_stages(wired, panel, network, "KQ", layer, head, entries_of(panel.get_legend()))
 
 
 @pytest.mark.parametrize(
@@ -356,7 +370,7 @@ def test_scales_are_of_the_last_epoch_with_all_seeds_and_scales(wired):
     for layer, panel in enumerate(panels(figure)):
         assert panel.get_title(loc="left") == f"({'abc'[layer]}) layer {layer + 1}"
         where = {"epoch": 3, "product": "KQ", "layer": layer}
-        *of_seeds, first_random, second_random = curves(panel)
+        *of_seeds, first_random, second_random = (curve for curve in curves(panel) if curve[0] != "_nolegend_")
         bars = [bars for bars in panel.collections if isinstance(bars, LineCollection)]
         series = zip(of_seeds, bars, [(0, ["1"]), (2, ["0.3", "0.6", "1"])], (-0.5, 0.5), strict=True)
         for curve, of_curve, (seed, alphas), side in series:
