@@ -293,7 +293,7 @@ def add_window_legend(figure, with_speed):
     figure.legend(handles=handles, loc="outside lower center", ncols=2, title=explanation)
 
 
-def draw_stage_times(axes, theorem, colors):
+def draw_stage_times(axes, theorem, colors, end):
     """Measured against predicted stage times, a color for each alpha.
 
     Parameters
@@ -303,11 +303,12 @@ def draw_stage_times(axes, theorem, colors):
         Table "theorem" of one seed; stages without a measured time are not drawn (see `stage_note`).
     colors : dict
         Of `alpha_colors`.
+    end : float
+        The latest time that the axes show, which panels may share.
     """
     points = {"s": 2.5**2, "linewidth": 0, "zorder": 2, "legend": False}
     scatterplot(theorem, x="predicted_time", y="measured_time", hue="alpha", palette=colors, **points, ax=axes)
     axes.axline((0, 0), slope=1, color="0.5", lw=0.8, zorder=1)
-    end = 1.02 * theorem[["predicted_time", "measured_time"]].max().max()
     axes.set(xlim=(0, end), ylim=(0, end), aspect="equal")
     axes.set(xlabel=r"predicted $T_k$", ylabel=r"measured $T$")
 

@@ -31,12 +31,13 @@ def main(tables):
     if theorem.empty:
         raise NothingToShow("Algorithm 1 activates no coordinate in the time of the runs.")
     seeds, colors = sorted(theorem["seed"].unique()), alpha_colors(theorem["alpha"])
+    end = 1.02 * theorem[["predicted_time", "measured_time"]].max().max()
     columns, blocks = min(len(seeds), 3), -(-len(seeds) // 3)
     figure, axes = new_panels(2 * blocks, columns, 4.6 * blocks + 0.6, sharex="row", sharey="row")
     axes = axes.reshape(blocks, 2, columns).swapaxes(1, 2).reshape(-1, 2)
     for (times, errors), seed in zip(axes, seeds, strict=False):
         rows = theorem[theorem["seed"] == seed]
-        draw_stage_times(times, rows, colors)
+        draw_stage_times(times, rows, colors, end)
         draw_stage_errors(errors, rows, colors)
         times.set_title(f"seed {seed}, {stage_note(rows)}", fontsize=7)
     for panel in axes[len(seeds) :].flat:
