@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from rank_increase.toy import make_problem
+from rank_increase.toy.problem import make_problem
 
 settings.register_profile("busy machine", deadline=None)  # how long an example takes says nothing of its truth
 settings.load_profile("busy machine")
 
 
 class Quadratic:
-    """Loss 0.5 (p - a)^T H (p - a) of the products p, with the methods of toy.DiagonalHead that the flow needs."""
+    """Loss 0.5 (p - a)^T H (p - a) of the products p, with the methods of a DiagonalHead that the flow needs."""
 
     def __init__(self, H, a):
         self.H, self.a = np.asarray(H, float), np.asarray(a, float)

@@ -1,0 +1,120 @@
+"""p"""
+
+
+def test_a_process_for_each_gpu_that_is_there_and_on_the_cpu_as_many_as_asked_for(monkeypatch):
+    for seen, gpus, processes, expected in ((0, 0, 2, 2), (2, 0, 3, 3), (2, 4, 1, 2), (4, 2, 1, 2)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda seen=seen: seen)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda seen=seen: seen > 0)
+        assert training.process_count(gpus, processes) == expected
+
+
+def double_worker(job, ownership):
+    """What `double` does, in one of several processes."""
+    torch.Tensor.float = torch.Tensor.double
+    torch.set_default_dtype(torch.float64)
+    training._worker(job, ownership)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_go_on_where_one_was_and_back(job, double, monkeypatch, loopback):
+    monkeypatch.setattr(training, "_worker", double_worker)
+    alone = replace(job, scratch=f"{job.scratch}_alone")
+    train(alone)
+    job = replace(job, pass_size=3)
+    for processes, step in ((2, 4), (1, 5), (2, 8)):  # two agree at the end of an epoch
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time())))
+        with pytest.raises(Stopped, match=f"^run: the SLURM job is about to end; the state after step {step} of 12 is"):
+            train(job, processes)
+    monkeypatch.delenv("SLURM_JOB_END_TIME")
+    train(job)
+    pd.testing.assert_frame_equal(results(job)[0], results(alone)[0], rtol=1e-7)
+    ours, theirs = (load_file(training.snapshot_path(one.scratch, 3)) for one in (job, alone))
+    torch.testing.assert_close(ours, theirs, atol=1e-8, rtol=1e-7)
+    left = [path.relative_to(job.scratch).parts[0] for path in job_path(job).rglob("*") if path.is_file()]
+    assert set(left) == {"metrics.csv", "snapshots", "checkpoints"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGURG, signal.SIGTERM, signal.SIGINT])
+def test_signal_reaches_both_processes_and_the_state_is_saved(job, loopback, number):
+    job = replace(job, recipe=replace(RECIPE, epochs=100_000), log=f"{job.scratch}.log")
+    process = CONTEXT.Process(target=train, args=(job, 2))
+    process.start()
+    wait_for((job_path(job) / "metrics.csv").exists, process)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 1
+    name = "SIGTERM" if number == signal.SIGINT else number.name  # as on a terminal, where children get SIGINT anyway
+    assert f"run: received {name}; the state after step {newest_step(job)} of" in Path(job.log).read_text()
+    assert newest_step(job) > 0
+
+
+@pytest.mark.slow
+def test_death_of_one_of_two_processes_is_one_sentence(job, loopback):
+    job = replace(job, recipe=replace(RECIPE, epochs=100_000))
+
+    def kill_one():
+        while not (job_path(job) / "metrics.csv").exists():
+            time.sleep(0.05)
+        multiprocessing.active_children()[0].kill()
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    with pytest.raises(RuntimeError) as caught:
+        train(job, 2)
+    assert str(caught.value) == (
+        "run: one of its processes was ended by SIGKILL, as happens when memory runs out (`mem_mb`); the same command"
+        " goes on from the last saved state."
+    )
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_failure_of_two_processes_is_one_sentence(job, loopback):
+    with pytest.raises(ValueError, match="^`batch_size` is 71, more than the 70 training images.$"):
+        train(replace(job, recipe=replace(RECIPE, batch_size=71)), 2)
+
+
+def overwrite(path):
+    """Other pixels or labels in the same place, of the same size and time."""
+    times = path.stat().st_mtime_ns, path.stat().st_mtime_ns
+    array = np.load(path, mmap_mode="r+")
+    array[0] = 1 - array[0]
+    array.flush()
+    os.utime(path, ns=times)
+
+
+@pytest.mark.parametrize("name", ["train_images", "test_images", "train_labels", "test_labels"])
+def test_dataset_that_was_changed_in_place_is_refused_also_by_a_finished_run(job, dataset, tmp_path, name):
+    copy = tmp_path / "data"
+    shutil.copytree(dataset, copy)
+    job = replace(job, dataset=str(copy))
+    train(job)
+    overwrite(copy / f"{name}.npy")
+    with pytest.raises(DatasetError, match=rf"{name}.npy is not what was packed .*: delete {copy}, and the same"):
+        train(job)
+    shutil.rmtree(copy)
+    shutil.copytree(dataset, copy)  # packed again
+    train(job)
+
+
+def test_dataset_from_another_place_with_the_same_contents_is_the_same_dataset(job, dataset, tmp_path, caplog):
+    train(job)
+    copy = tmp_path / "data"
+    shutil.copytree(dataset, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["source"] = {"path": "/elsewhere", "sha256": {}}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train(replace(job, dataset=str(copy)))
+    assert "was trained to the end before" in caplog.text
+
+
+def test_signal_ends_the_check_of_a_large_dataset(job, monkeypatch):
+    def slow_check(_, advance):
+        os.kill(os.getpid(), signal.SIGTERM)
+        advance(1)
+
+    monkeypatch.setattr(training, "check_arrays", slow_check)
+    with pytest.raises(Stopped, match="received SIGTERM; the same command goes on"):
+        train(job)
