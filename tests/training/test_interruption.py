@@ -126,7 +126,8 @@ def test_metrics_that_are_gone_come_back_from_the_state(interrupted, undisturbed
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 4}, {"alpha": 0.6}, {"code": "other"}, {"recipe": LONG.model_copy(update={"learning_rate": 1e-3})}]
+    "change",
+    [{"seed": 4}, {"alpha": 0.6}, {"code": "other"}, {"recipe": LONG.model_copy(update={"learning_rate": 1e-3})}],
 )
 def test_run_with_other_settings_does_not_resume(interrupted, caplog, change):
     with caplog.at_level(logging.INFO, "rank_increase"):
