@@ -8,17 +8,17 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import make_problem
 import pandas as pd
 import pytest
+import show_configuration
 import torch
 from matplotlib.figure import Figure
-
-import make_problem
-import show_configuration
 from rank_increase.checkpoints import Checkpoints
+from rank_increase.plotting import save_figure
+
 from rank_increase.disk import DiskError, is_full, writing
 from rank_increase.ownership import owned
-from rank_increase.plotting import save_figure
 from rank_increase.tables import SCHEMAS, write_table
 from rank_increase.training import _Run
 from test_workflow import ROOT, command

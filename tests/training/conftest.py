@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from runs import LONG, job_of, newest_step, recipe, results, train
 
 from rank_increase.data.packed import Source, Split, pack
 from rank_increase.training.checkpoints import Stopped, StopRequest
+from runs import LONG, job_of, newest_step, recipe, results, train
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+
+from rank_increase.ownership import NotOwner, owned
+from rank_increase.training import processes
+from rank_increase.training.checkpoints import Stopped
+from rank_increase.training.results import finished_metrics
+from rank_increase.training.snapshots import snapshot_path
 from runs import (
     LONG,
     STEPS,
@@ -25,12 +31,6 @@ from runs import (
     truncate,
     wait_for,
 )
-
-from rank_increase.ownership import NotOwner, owned
-from rank_increase.training import processes
-from rank_increase.training.checkpoints import Stopped
-from rank_increase.training.results import finished_metrics
-from rank_increase.training.snapshots import snapshot_path
 
 
 def test_run_killed_at_random_moments_ends_the_same(job, undisturbed):
@@ -159,10 +159,6 @@ def test_second_process_waits_and_then_has_nothing_to_train(job, undisturbed, ca
     assert f"process {process.pid} on" in caplog.text and "may still be at work" in caplog.text
     assert "was trained to the end before" in caplog.text
     assert_same_run(results(job), undisturbed)
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_frozen_process_whose_run_was_taken_over_writes_nothing(job, undisturbed):

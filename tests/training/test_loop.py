@@ -1,7 +1,27 @@
-"""l"""
+"""The loop of a run in one process: its steps and what it measures, and what it keeps."""
+
+import logging
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from rank_increase import jobs
+from rank_increase.networks.vit import VisionTransformer
+from rank_increase.ownership import owned
+from rank_increase.training import processes
+from rank_increase.training.recipe import Recipe
+from rank_increase.training.results import publish_snapshots
+from rank_increase.training.snapshots import Snapshots, snapshot_path
+from runs import MODEL, PRODUCTS, STEPS, job_path, recipe, results, run_of, train
 
 
-def test_progress_in_the_log_counts_from_where_a_run_goes_on(caplog, monkeypatch):
+def test_progress_in_the_log_counts_from_where_a_run_resumes(caplog, monkeypatch):
     clock = iter([0.0, 10.0, 20.0])  # 30 of 60 remaining steps in 10 s
     monkeypatch.setattr(jobs.time, "monotonic", lambda: next(clock))
     with caplog.at_level(logging.INFO, "rank_increase"), jobs.progress("run", 100, 40, interval=5) as advance:
@@ -10,28 +30,27 @@ def test_progress_in_the_log_counts_from_where_a_run_goes_on(caplog, monkeypatch
 
 
 def test_run_learns_and_keeps_what_it_should(job):
-    job = replace(job, recipe=replace(RECIPE, epochs=10, learning_rate=1e-2, snapshots=4))
+    job = replace(job, recipe=recipe(epochs=10, learning_rate=1e-2, snapshots=4))
     train(job)
     metrics, snapshots = results(job)
     assert metrics["epoch"].tolist() == list(range(1, 11)) and metrics["step"].tolist() == list(range(4, 41, 4))
     assert metrics["train_loss"].iloc[-1] < 0.3 < metrics["train_loss"].iloc[0]
     assert metrics["test_accuracy"].iloc[-1] > 0.9 and metrics["test_accuracy"].between(0, 1).all()
     assert metrics["learning_rate"].iloc[0] == 1e-2
-    assert {f"epoch_{epoch}.safetensors" for epoch in (0, 1, 10)} <= set(snapshots) and len(snapshots) == 4
+    assert {f"step_{step}.safetensors" for step in (0, 4, 40)} <= set(snapshots) and len(snapshots) == 4
 
 
-def test_snapshot_of_epoch_0_is_the_scaled_initialization(job, tmp_path):
+def test_snapshot_of_step_0_is_the_scaled_initialization(job, tmp_path):
     with owned(job.scratch, job.label) as ownership:
-        training.train(job, ownership)
+        processes.train(job, ownership)
         publish_snapshots(job, ownership, tmp_path / "published")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["published", "scratch"]
     torch.manual_seed(job.seed)
-    model = VisionTransformer(image_size=8, channels=2, classes=2, **MODEL)
-    scale_initial_weights(model, job.alpha)
-    initial, last = (load_file(tmp_path / "published" / f"epoch_{epoch}.safetensors") for epoch in (0, 3))
-    expected = {
-        f"layer_{n}.{name}": w for n, layer in enumerate(model.attention_weights()) for name, w in layer.items()
-    }
+    model = VisionTransformer((8, 8, 2), 2, **{key: value for key, value in MODEL.items() if key != "family"})
+    model.scale_initial_weights(job.alpha)
+    initial, last = (load_file(tmp_path / "published" / f"step_{step}.safetensors") for step in (0, 12))
+    expected = model.weights()
+    assert Snapshots(tmp_path / "published").products == PRODUCTS
     assert set(initial) == set(last) == set(expected)
     for name, weight in expected.items():
         assert weight.shape == (2, 8, 4)
@@ -40,11 +59,11 @@ def test_snapshot_of_epoch_0_is_the_scaled_initialization(job, tmp_path):
 
 
 def test_first_step_is_adam_on_the_mean_loss_without_decay(job, double):
-    job = replace(job, recipe=replace(RECIPE, epochs=1, warmup_epochs=0, batch_size=70, augment=False))
+    job = replace(job, recipe=recipe(epochs=1, warmup_epochs=0, batch_size=70, augment=False))
     run = run_of(job)
     before = {name: value.detach().clone() for name, value in run.model.named_parameters()}
     images, labels = next(run.batches.train(1))
-    loss = torch.nn.functional.cross_entropy(run.model(run.batches.normalised(images)), labels)
+    loss = F.cross_entropy(run.model(run.batches.normalised(images)), labels)
     gradients = torch.autograd.grad(loss, list(run.model.parameters()))
     run._update(images, labels, 1e-3)
     for (name, value), gradient in zip(run.model.named_parameters(), gradients, strict=True):
@@ -64,18 +83,18 @@ def test_passes_add_up_to_the_batch(job, double):
 
 def test_gradients_of_processes_average_to_that_of_the_batch(job, double):
     gradients = []
-    for rank, processes in ((0, 1), (0, 3), (1, 3), (2, 3)):
+    for rank, count in ((0, 1), (0, 3), (1, 3), (2, 3)):
         run = run_of(job)
-        run.processes = processes  # what DDP does between them is not part of this
+        run.processes = count  # what DDP does between them is not part of this
         images, labels = next(run.batches.train(1))
-        run._update(images[rank::processes], labels[rank::processes], 0.0)
+        run._update(images[rank::count], labels[rank::count], 0.0)
         gradients.append([parameter.grad for parameter in run.model.parameters()])
     whole, *parts = gradients
     torch.testing.assert_close([sum(part) / 3 for part in zip(*parts, strict=True)], whole, atol=1e-12, rtol=1e-9)
 
 
 def test_processes_but_the_first_write_nothing(job):
-    training._Run(job, Sole(), CPU, 1, 1, StopRequest()).to_the_end()
+    run_of(job, rank=1).fit()
     assert not job_path(job).exists()
 
 
@@ -86,7 +105,7 @@ def test_loss_that_is_not_finite_ends_the_run_and_keeps_what_was_measured(job, m
         train(job)
     metrics, snapshots = results(job)
     assert metrics["epoch"].tolist() == [1] and np.isfinite(metrics).all(axis=None)
-    assert "epoch_0.safetensors" in snapshots
+    assert "step_0.safetensors" in snapshots
 
 
 def test_state_that_is_not_finite_replaces_no_good_one(job, monkeypatch):
@@ -98,3 +117,29 @@ def test_state_that_is_not_finite_replaces_no_good_one(job, monkeypatch):
         state = torch.load(path, weights_only=True)
         assert math.isfinite(state["totals"][0])
         assert state["step"] <= 6
+
+
+def test_snapshots_in_the_middle_of_an_epoch_are_of_their_steps(job):
+    job = replace(job, recipe=recipe(snapshots_per_doubling=3))
+    train(job)
+    steps = job.recipe.snapshot_steps(STEPS)
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 8, 10, 12]
+    snapshots = Snapshots(job_path(job) / "snapshots")
+    assert snapshots.steps == steps and snapshots.epochs == {step: step / STEPS for step in steps}
+    run = run_of(replace(job, scratch=f"{job.scratch}_plain"))
+    for epoch in (1, 2, 3):
+        for images, labels in run.batches.train(epoch):
+            run._update(images, labels, job.recipe.learning_rate_at(run.step, STEPS))
+            run.step += 1
+            if run.step in steps:
+                found = load_file(snapshot_path(job_path(job) / "snapshots", run.step))
+                torch.testing.assert_close(found, run.model.weights(), rtol=0, atol=0)
+
+
+def test_squared_error_learns(job):
+    settings = {"loss": {"name": "squared_error"}, "optimizer": {"name": "sgd", "momentum": 0.9}}
+    job = replace(job, alpha=1.0, recipe=recipe(epochs=10, learning_rate=0.05, **settings))
+    train(job)
+    metrics, _ = results(job)
+    assert metrics["train_loss"].iloc[-1] < 0.1 < metrics["train_loss"].iloc[0]
+    assert metrics["test_loss"].iloc[-1] < 0.1 and metrics["test_accuracy"].iloc[-1] > 0.9

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from runs import flip_a_bit, truncate
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -17,6 +16,7 @@ from rank_increase.training.snapshots import (
     snapshot_path,
     write_snapshot,
 )
+from runs import flip_a_bit, truncate
 
 # Products of two layers, of different sizes, and one whose name the library does not know.
 PRODUCTS = [
