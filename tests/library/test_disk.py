@@ -8,21 +8,22 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import make_problem
 import pandas as pd
 import pytest
-import show_configuration
 import torch
 from matplotlib.figure import Figure
-from rank_increase.checkpoints import Checkpoints
-from rank_increase.plotting import save_figure
 
 from rank_increase.disk import DiskError, is_full, writing
+from rank_increase.figures.style import save_figure
 from rank_increase.ownership import owned
 from rank_increase.tables import SCHEMAS, write_table
-from rank_increase.training import _Run
-from test_workflow import ROOT, command
+from rank_increase.training.checkpoints import Checkpoints
+from rank_increase.training.loop import Run
+from scripts.evidence import show_configuration
+from scripts.toy import make_problem
 
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests/data/tiny.yaml"
 PROBLEM = {"samples": 50, "tokens": 5, "dim": 6, "weights": "diagonal", "teacher": "diagonal"}
 PROBLEM |= {"teacher_std_KQ": 0.6, "teacher_std_VO": 0.8}
 
@@ -75,10 +76,13 @@ def snapshot(path):
     run = SimpleNamespace(
         first=True,
         job=SimpleNamespace(scratch=path),
-        model=SimpleNamespace(attention_weights=lambda: [{"W_K": torch.zeros(100, 100)}]),
+        model=SimpleNamespace(weights=lambda: {"W_K": torch.zeros(100, 100)}, products=list),
         ownership=SimpleNamespace(check=lambda: None),
+        batches=SimpleNamespace(steps=4),
+        snapshot_steps=[0],
+        step=0,
     )
-    _Run._keep_snapshot(run, 0)
+    Run._keep_snapshot(run)
 
 
 def claim(path):
@@ -133,7 +137,9 @@ def test_other_errors_stay_what_they_are(tmp_path):
 def run(folder, *targets):
     """Exit status and output of a run of the study "tiny"."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command(ROOT, folder, *targets), cwd=ROOT, env=environment, capture_output=True, text=True)
+    line = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
+    line += ["--cores", "2", *targets, "--configfile", TINY]
+    ran = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
     return ran.returncode, ran.stdout + ran.stderr
 
 
@@ -177,9 +183,11 @@ def failing(results, target):
         pytest.param("toy/diagonal/alpha_0.01/seed_99/trajectory.parquet", None, marks=pytest.mark.slow),
         pytest.param("datasets/digits/manifest.json", "datasets/digits", marks=pytest.mark.slow),
         pytest.param(
-            "vit/digits/alpha_1/seed_0/metrics.parquet", "scratch/vit/digits/alpha_1/seed_0", marks=pytest.mark.slow
+            "networks/digits/alpha_1/seed_0/metrics.parquet",
+            "scratch/networks/digits/alpha_1/seed_0",
+            marks=pytest.mark.slow,
         ),
-        pytest.param("tables/digits/metrics.parquet", None, marks=pytest.mark.slow),
+        pytest.param("tables/metrics/digits.parquet", None, marks=pytest.mark.slow),
         pytest.param("tables/trajectory.parquet", None, marks=pytest.mark.slow),
         pytest.param("figures/fig06.png", "figures/fig06.pdf", marks=pytest.mark.slow),
         pytest.param("explorer.html", None, marks=pytest.mark.slow),

@@ -14,6 +14,8 @@ from rank_increase.data.packed import Source, Split, pack
 from rank_increase.training.snapshots import snapshot_path, write_snapshot
 
 MB = 2**20
+# MB: factors of both products of a layer, before and after, in float64, and random changes of one; 150 are enough.
+ONE_LAYER = 170
 LIMITED = """
 import resource, sys
 sys.path.insert(0, {library!r})
@@ -112,7 +114,7 @@ def snapshots(tmp_path_factory):
 
 
 def test_spectra_hold_a_layer_of_a_snapshot_at_a_time(snapshots):
-    run = limited(snapshots, 130, SPECTRA_IMPORTS, SPECTRA)
+    run = limited(snapshots, ONE_LAYER, SPECTRA_IMPORTS, SPECTRA)
     assert run.returncode == 0, run.stderr
 
 
@@ -124,6 +126,6 @@ factors, hoarded = Snapshots.factors, []
 Snapshots.factors = lambda *args: hoarded.append(factors(*args)) or hoarded[-1]
 """
     )
-    run = limited(snapshots, 130, hoard, SPECTRA)
+    run = limited(snapshots, ONE_LAYER, hoard, SPECTRA)
     assert run.returncode == 1
     assert "Unable to allocate" in run.stderr

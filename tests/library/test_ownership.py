@@ -91,8 +91,8 @@ def test_living_owner_is_named_when_the_wait_is_over(tmp_path, monkeypatch, capl
     monkeypatch.setattr(ownership, "_numbers", touched)
     sentence = (
         f"run: process 1 on node7 (Slurm job 4711) is training this run in {tmp_path}, and two would write over each"
-        " other: wait until it is done, or end it (`scancel 4711`) and run the same command again, which resumes from the"
-        " last checkpoint."
+        " other: wait until it is done, or end it (`scancel 4711`) and run the same command again, which resumes from"
+        " the last checkpoint."
     )
     with pytest.raises(NotOwner, match=re.escape(sentence)), owned(tmp_path, "run", **{**FAST, "patience": 1.0}):
         pass

@@ -1,3 +1,5 @@
+"""Singular values of products and of their changes against dense ones, and the table of them."""
+
 from itertools import product as product_of
 
 import numpy as np
@@ -5,22 +7,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
 
-import compute_baselines
+from rank_increase.networks.attention import attention_products
 from rank_increase.notation import PRODUCTS
-from rank_increase.spectra import (
-    BASELINES,
-    ProductSpectra,
-    Snapshots,
-    rank_measures,
-    singular_values,
-    spectra_frame,
-)
-from rank_increase.tables import read_table, write_table
+from rank_increase.probes.measures import stable_rank
+from rank_increase.probes.spectra import RANDOM, ProductSpectra, singular_values, spectra_frame
+from rank_increase.tables import SCHEMAS, read_table
+from rank_increase.training.snapshots import Snapshots, snapshot_path, write_snapshot
+from scripts.probes import compute_spectra
 
 ERROR = 1e-10  # that is promised, in units of the largest singular value
-RANKS = ["stable_rank", "effective_rank", "participation_ratio"]
 
 
 def dense(matrices):
@@ -127,41 +123,6 @@ def test_zero_weights_are_no_special_case():
     np.testing.assert_allclose(ProductSpectra(weight, weight).after(zero, zero)[0], 0, atol=1e-12)
 
 
-@pytest.mark.parametrize("rank", [1, 3, 7])
-def test_a_projection_has_its_rank_by_every_measure(rank):
-    basis = np.linalg.qr(np.random.default_rng(rank).standard_normal((20, rank)))[0]
-    measures = rank_measures(singular_values(np.pad(basis, ((0, 0), (0, 5))), np.pad(basis, ((0, 0), (0, 5)))))
-    for name in [*RANKS, "numerical_rank", "nuclear_norm"]:
-        assert measures[name] == pytest.approx(rank)
-    assert measures["frobenius_norm"] == pytest.approx(rank**0.5)
-    assert measures["spectral_norm"] == pytest.approx(1)
-
-
-def test_measures_of_two_singular_values_by_hand():
-    measures = rank_measures([3.0, 1.0])
-    assert measures["stable_rank"] == pytest.approx(10 / 9)
-    assert measures["effective_rank"] == pytest.approx(4 / 3**0.75)  # exp(-(3/4) ln(3/4) - (1/4) ln(1/4))
-    assert measures["participation_ratio"] == pytest.approx(100 / 82)
-    assert measures["numerical_rank"] == 2
-    assert measures["nuclear_norm"] == pytest.approx(4)
-    assert rank_measures([3.0, 1.0], rtol=0.5)["numerical_rank"] == 1
-
-
-spectra_lists = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(lambda values: np.sort(values)[::-1])
-
-
-@given(values=spectra_lists.filter(lambda values: values[0] > 1e-9), scale=st.floats(1e-60, 1e60))
-def test_ranks_are_bounded_and_do_not_depend_on_scale(values, scale):
-    values = np.maximum(values, 1e-12 * values[0])  # as in any spectrum with round-off; keeps scale * values a number
-    measures, scaled = rank_measures(values), rank_measures(scale * values)
-    for name in RANKS:
-        assert 1 - 1e-12 <= measures[name] <= len(values) + 1e-9
-        assert scaled[name] == pytest.approx(measures[name])
-    assert measures["stable_rank"] <= measures["participation_ratio"] * (1 + 1e-9)
-    assert measures["participation_ratio"] <= measures["stable_rank"] ** 2 * (1 + 1e-9)
-    assert scaled["frobenius_norm"] == pytest.approx(scale * measures["frobenius_norm"])
-
-
 def test_spectra_do_not_depend_on_rotations():
     rng = np.random.default_rng(0)
     (A_0, B_0), (A, B) = random_factors(0, (2, 15, 3), 0.3)
@@ -171,137 +132,122 @@ def test_spectra_do_not_depend_on_rotations():
         np.testing.assert_allclose(values, expected, atol=1e-13 * expected.max())
 
 
-def test_zero_matrix_has_norms_of_zero_and_no_rank():
-    measures = rank_measures(np.zeros((2, 3)))
-    for name in RANKS:
-        assert np.isnan(measures[name]).all()
-    for name in ["numerical_rank", "frobenius_norm", "spectral_norm", "nuclear_norm"]:
-        assert not measures[name].any()
+LAYERS, HEADS, DIM, DIM_HEAD, STEPS = 2, 3, 12, 4, [0, 1, 3, 10]
+KEYS = ["matrix", "step", "layer", "head", "product"]
 
 
-@pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, -1.0], [np.nan, 0.0], [np.inf, 1.0]])
-def test_what_is_no_spectrum_is_refused(values):
-    with pytest.raises(ValueError, match="finite, not negative, and descending"):
-        rank_measures(values)
-
-
-def test_stable_rank_is_that_of_weightwatcher():
-    # WeightWatcher takes the eigenvalues of the correlation matrix W^T W / N: stable_rank = sum(evals) / max(evals).
-    W = np.random.default_rng(0).standard_normal((30, 12))
-    evals = np.linalg.eigvalsh(W.T @ W / 30)
-    assert rank_measures(singular_values(W, np.eye(12)))["stable_rank"] == pytest.approx(evals.sum() / evals.max())
-
-
-LAYERS, HEADS, DIM, DIM_HEAD, EPOCHS = 2, 3, 12, 4, [0, 1, 3, 10]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    rng = np.random.default_rng(0)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Folder of the snapshots of a run of 7 steps an epoch; each weight of each head changes by a norm of its own."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("snapshots")
     names = [f"layer_{layer}.W_{letter}" for layer in range(LAYERS) for letter in "KQVO"]
     weights = {name: rng.standard_normal((HEADS, DIM, DIM_HEAD)).astype("f4") for name in names}
-    for epoch in EPOCHS:
-        if epoch:
-            weights = {name: weight + np.float32(0.1) * rng.standard_normal(weight.shape).astype("f4")
-                       for name, weight in weights.items()}  # fmt: skip
-        save_file(weights, tmp_path / f"epoch_{epoch}.safetensors")
-    return tmp_path
-
-
-def read_rows(tmp_path, frame, schema):
-    write_table(tmp_path / "table.parquet", frame, schema, {})
-    return read_table(tmp_path / "table.parquet")
-
-
-def test_table_of_spectra(folder):
-    rows = read_rows(folder, spectra_frame(Snapshots(folder), {epoch: 7 * epoch for epoch in EPOCHS}), "spectra")
-    assert len(rows) == LAYERS * HEADS * 2 * (1 + 2 * len(EPOCHS))
-    assert (rows["step"] == 7 * rows["epoch"]).all()
-    keys = ["epoch", "layer", "head", "product", "matrix"]
-    assert not rows.duplicated(keys).any()
-    rows = rows.astype({"product": str, "matrix": str}).set_index(keys)
-    initial, trained = (Snapshots(folder).factors(epoch, 1)["VO"] for epoch in (0, 10))
-    expected = {"trained": product(*trained)[2], "delta": product(*trained)[2] - product(*initial)[2]}
-    for matrix, value in expected.items():
-        row = rows.loc[10, 1, 2, "VO", matrix]
-        np.testing.assert_allclose(row["singular_values"], dense(value)[: len(row["singular_values"])], atol=1e-12)
-        assert row["spectral_norm"] == row["singular_values"][0]
-    zero = rows.loc[0, 0, 0, "KQ", "delta"]
-    assert zero["frobenius_norm"] == zero["numerical_rank"] == 0
-    assert zero[RANKS].isna().all()
-    np.testing.assert_allclose(
-        *(rows.loc[0, 0, 0, "KQ", matrix]["singular_values"] for matrix in ("initial", "trained"))
-    )
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Paths of the snapshots of a run and of its spectra; each weight of each head changes by a norm of its own."""
-    rng, snapshots, spectra = np.random.default_rng(0), tmp_path / "snapshots", tmp_path / "spectra.parquet"
-    names = [f"layer_{layer}.W_{letter}" for layer in range(LAYERS) for letter in "KQVO"]
-    weights = {name: rng.standard_normal((HEADS, DIM, DIM_HEAD)).astype("f4") for name in names}
-    snapshots.mkdir()
-    for epoch in EPOCHS:
-        if epoch:
+    for step in STEPS:
+        if step:
             sizes = {name: rng.uniform(0.01, 1, (HEADS, 1, 1)) for name in names}
             weights = {
                 name: (weight + sizes[name] * rng.standard_normal(weight.shape)).astype("f4")
                 for name, weight in weights.items()
             }
-        save_file(weights, snapshots / f"epoch_{epoch}.safetensors")
-    frame = spectra_frame(Snapshots(snapshots), {epoch: 7 * epoch for epoch in EPOCHS})
-    write_table(spectra, frame, "spectra", {})
-    return snapshots, spectra
+        write_snapshot(snapshot_path(folder, step), weights, attention_products(LAYERS), step=step, epoch=step / 7)
+    return folder
 
 
-def read_baselines(run, tmp_path, seed=0):
-    """What the rule makes of a run, by baseline, epoch, layer, head and product."""
-    compute_baselines.main(*run, tmp_path / "baselines.parquet", seed=seed, provenance={})
-    rows = read_table(tmp_path / "baselines.parquet").astype({"product": str, "baseline": str})
-    assert (rows["step"] == 7 * rows["epoch"]).all()
-    return rows.set_index(["baseline", "epoch", "layer", "head", "product"])
+def read_rows(folder, tmp_path, seed=0):
+    """What the rule makes of a run, by matrix, step, layer, head and product."""
+    compute_spectra.main(folder, tmp_path / "spectra.parquet", seed=seed, provenance={})
+    rows = read_table(tmp_path / "spectra.parquet").astype({"product": str, "matrix": str})
+    np.testing.assert_allclose(rows["epoch"], rows["step"] / 7, rtol=1e-15)
+    return rows.set_index(KEYS)
 
 
-def test_the_random_product_has_the_frobenius_norm_of_the_delta(run, tmp_path):
-    rows = read_baselines(run, tmp_path)
-    assert len(rows) == LAYERS * HEADS * len(PRODUCTS) * len(BASELINES) * len(EPOCHS)
-    assert {len(values) for values in rows["singular_values"]} == {min(DIM, 2 * DIM_HEAD)}
-    for epoch, layer, head, name in product_of(EPOCHS, range(LAYERS), range(HEADS), PRODUCTS):
-        (A_0, B_0), (A, B) = (Snapshots(run[0]).factors(moment, layer)[name] for moment in (0, epoch))
+def factors_of(folder, step, layer, name):
+    """A and B, stacked."""
+    return np.stack(Snapshots(folder).factors(step, (name, layer, *(f"layer_{layer}.W_{letter}" for letter in name))))
+
+
+def test_table_of_spectra(folder, tmp_path):
+    rows = read_rows(folder, tmp_path)
+    assert set(rows.reset_index()) == set(SCHEMAS["spectra"].names)
+    assert len(rows) == LAYERS * HEADS * len(PRODUCTS) * (1 + 4 * len(STEPS))
+    assert not rows.index.has_duplicates
+    counts = rows.groupby("matrix").size() // (LAYERS * HEADS * len(PRODUCTS))
+    assert counts.to_dict() == {"initial": 1, **dict.fromkeys(("trained", "delta", *RANDOM), len(STEPS))}
+    for step, layer, head, name in product_of(STEPS, range(LAYERS), range(HEADS), PRODUCTS):
+        initial, trained = (product(*factors_of(folder, moment, layer, name))[head] for moment in (0, step))
+        for matrix, value in (("trained", trained), ("delta", trained - initial)):
+            values = rows.loc[matrix, step, layer, head, name]["singular_values"]
+            assert len(values) == (DIM_HEAD if matrix == "trained" else 2 * DIM_HEAD)
+            np.testing.assert_allclose(values, dense(value)[: len(values)], atol=1e-12)
+    for layer, head, name in product_of(range(LAYERS), range(HEADS), PRODUCTS):
+        of_start = [rows.loc[matrix, 0, layer, head, name]["singular_values"] for matrix in ("initial", "trained")]
+        np.testing.assert_allclose(*of_start)
+        for matrix in ("delta", *RANDOM):
+            assert not rows.loc[matrix, 0, layer, head, name]["singular_values"].any()
+
+
+def test_progress_counts_products(folder):
+    done = []
+    spectra_frame(Snapshots(folder), 0, done.append)
+    assert done == list(range(1, LAYERS * len(PRODUCTS) + 1))
+
+
+def test_products_of_any_name_size_and_number_in_a_layer(tmp_path):
+    rng = np.random.default_rng(0)
+    products = [("first", 0, "a", "b"), ("second", 2, "c", "d"), ("third", 2, "b", "a")]
+    shapes = {"a": (1, 6, 2), "b": (1, 6, 2), "c": (2, 5, 9), "d": (2, 5, 9)}
+    weights = [{name: rng.standard_normal(shape) for name, shape in shapes.items()} for _ in range(2)]
+    for step, of_step in enumerate(weights):
+        write_snapshot(snapshot_path(tmp_path, step), of_step, products, step=step, epoch=step / 3)
+    rows = spectra_frame(Snapshots(tmp_path), seed=0).set_index(KEYS).sort_index()
+    heads = rows.reset_index().groupby(["product", "layer"])["head"].agg(set).to_dict()
+    assert heads == {("first", 0): {0}, ("second", 2): {0, 1}, ("third", 2): {0}}
+    for name, layer, A, B in products:
+        before, after = (product(of_step[A], of_step[B]) for of_step in weights)
+        for head in range(len(before)):
+            found = rows.loc["delta", 1, layer, head, name]["singular_values"]
+            np.testing.assert_allclose(found, dense(after - before)[head][: len(found)], atol=1e-12)
+
+
+def test_the_random_product_has_the_frobenius_norm_of_the_delta(folder, tmp_path):
+    rows = read_rows(folder, tmp_path)
+    values = rows.loc["random_product"]["singular_values"]
+    assert len(values) == LAYERS * HEADS * len(PRODUCTS) * len(STEPS)
+    assert {len(spectrum) for spectrum in values} == {min(DIM, 2 * DIM_HEAD)}
+    for step, layer, head, name in product_of(STEPS, range(LAYERS), range(HEADS), PRODUCTS):
+        (A_0, B_0), (A, B) = (factors_of(folder, moment, layer, name) for moment in (0, step))
         delta = np.linalg.norm(product(A[head], B[head]) - product(A_0[head], B_0[head]))
-        row = rows.loc["random_product", epoch, layer, head, name]
-        np.testing.assert_allclose(np.linalg.norm(row["singular_values"]), delta, rtol=1e-10)
-        np.testing.assert_allclose(row["frobenius_norm"], delta, rtol=1e-10)
+        np.testing.assert_allclose(np.linalg.norm(values[step, layer, head, name]), delta, rtol=1e-10)
 
 
-def test_noisy_factors_change_each_factor_by_the_norm_of_its_change(run, tmp_path):
-    rows = read_baselines(run, tmp_path, seed=3)
-    for layer, (number, name), epoch in product_of(range(LAYERS), enumerate(PRODUCTS), EPOCHS):
+def test_noisy_factors_change_each_factor_by_the_norm_of_its_change(folder, tmp_path):
+    rows = read_rows(folder, tmp_path, seed=3)
+    for layer, (number, name), step in product_of(range(LAYERS), enumerate(PRODUCTS), STEPS):
         draws = np.random.default_rng([3, layer, number])
         draws.standard_normal((2, HEADS, DIM, min(DIM, 2 * DIM_HEAD)))  # of the random product
         noise = draws.standard_normal((2, HEADS, DIM, DIM_HEAD))
-        initial, trained = (np.stack(Snapshots(run[0]).factors(moment, layer)[name]) for moment in (0, epoch))
+        initial, trained = (factors_of(folder, moment, layer, name) for moment in (0, step))
         for head in range(HEADS):
             noisy = [
                 factor + np.linalg.norm(after - factor) * direction / np.linalg.norm(direction)
                 for factor, after, direction in zip(initial[:, head], trained[:, head], noise[:, head], strict=True)
             ]
             expected = dense(product(*noisy) - product(*initial[:, head]))[: min(DIM, 2 * DIM_HEAD)]
-            found = rows.loc["noisy_factors", epoch, layer, head, name]["singular_values"]
+            found = rows.loc["noisy_factors", step, layer, head, name]["singular_values"]
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("baseline", BASELINES)
-def test_directions_are_drawn_for_each_head_and_seed_and_kept_through_training(run, tmp_path, baseline):
-    first, other = (read_baselines(run, tmp_path, seed).loc[baseline] for seed in (0, 1))
-    last = pd.concat([first.loc[EPOCHS[-1]], other.loc[EPOCHS[-1]]])["singular_values"]
+@pytest.mark.parametrize("kind", RANDOM)
+def test_directions_are_drawn_for_each_head_and_seed_and_kept_through_training(folder, tmp_path, kind):
+    first, other = (read_rows(folder, tmp_path, seed).loc[kind] for seed in (0, 1))
+    last = pd.concat([first.loc[STEPS[-1]], other.loc[STEPS[-1]]])["singular_values"]
     spectra = np.stack([values / np.linalg.norm(values) for values in last])
     apart = np.linalg.norm(spectra[:, None] - spectra, axis=-1) + np.eye(len(spectra))
     assert len(spectra) == 2 * LAYERS * HEADS * len(PRODUCTS)
     assert apart.min() > 1e-3
-    assert read_baselines(run, tmp_path, 0).loc[baseline].equals(first)
-    if baseline == "random_product":
-        ranks = first.loc[EPOCHS[1:]].groupby(["layer", "head", "product"])["stable_rank"]
+    assert read_rows(folder, tmp_path, 0).loc[kind].equals(first)
+    if kind == "random_product":
+        ranks = first.loc[STEPS[1:]]["singular_values"].map(stable_rank).groupby(["layer", "head", "product"])
         np.testing.assert_allclose(ranks.max(), ranks.min(), rtol=1e-12)
 
 
@@ -309,7 +255,7 @@ def test_noisy_factors_are_those_of_the_dense_difference():
     rng = np.random.default_rng(0)
     A, B = rng.standard_normal((2, 1, 12, 3))
     norms = np.array([[2.0]]), np.array([[0.5]])
-    noisy = ProductSpectra(A, B).baselines(*norms, np.ones((1, 1)), np.random.default_rng(5))["noisy_factors"][0]
+    noisy = ProductSpectra(A, B).random_changes(*norms, np.ones((1, 1)), np.random.default_rng(5))["noisy_factors"][0]
     draws = np.random.default_rng(5)
     draws.standard_normal((2, 1, 12, 6))
     N_A, N_B = draws.standard_normal((2, 1, 12, 3))
@@ -317,15 +263,25 @@ def test_noisy_factors_are_those_of_the_dense_difference():
     np.testing.assert_allclose(noisy, dense(changed - product(A, B))[:, :6], atol=1e-12)
 
 
-def test_snapshots_that_cannot_be_used_are_named(folder):
-    (folder / "epoch_3.safetensors").write_bytes(b"cut off")
-    with pytest.raises(ValueError, match="epoch_3.safetensors is damaged"):
-        spectra_frame(Snapshots(folder), dict.fromkeys(EPOCHS, 0))
-    save_file({"layer_0.W_K": np.full((1, 2, 2), np.nan, "f4")}, folder / "epoch_1.safetensors")
-    with pytest.raises(ValueError, match="epoch_1.safetensors: layer_0.W_K is not finite"):
-        spectra_frame(Snapshots(folder), dict.fromkeys(EPOCHS, 0))
-    with pytest.raises(ValueError, match="epoch_10.safetensors: layer_7.W_K"):
-        Snapshots(folder).factors(10, 7)
-    (folder / "epoch_0.safetensors").unlink()
-    with pytest.raises(ValueError, match="no epoch_0.safetensors"):
-        Snapshots(folder)
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    heads=st.integers(1, 3),
+    dim=st.integers(1, 20),
+    dim_head=st.integers(1, 20),
+    sizes=st.tuples(*[st.sampled_from([0.0, 1e-4, 1.0, 30.0])] * 3),
+)
+def test_random_changes_of_any_shape_are_dense_ones(seed, heads, dim, dim_head, sizes):
+    A, B = np.random.default_rng(seed).standard_normal((2, heads, dim, dim_head))
+    p, q, size = (np.full((1, heads), value) for value in sizes)
+    found = ProductSpectra(A, B).random_changes(p, q, size, np.random.default_rng(seed))
+    rank, draws = min(dim, 2 * dim_head), np.random.default_rng(seed)
+    random = product(*draws.standard_normal((2, heads, dim, rank)))
+    random *= size[0][:, None, None] / np.linalg.norm(random, axis=(1, 2), keepdims=True)
+    N_A, N_B = (N / np.linalg.norm(N, axis=(1, 2), keepdims=True) for N in draws.standard_normal((2, *A.shape)))
+    noisy = product(A, sizes[1] * N_B) + product(sizes[0] * N_A, B + sizes[1] * N_B)
+    for kind, expected in (("random_product", random), ("noisy_factors", noisy)):
+        values, spectrum = found[kind][0], dense(expected)
+        assert found[kind].shape == (1, heads, rank)
+        assert (np.diff(values) <= 0).all() and (values >= 0).all()
+        np.testing.assert_allclose(values, spectrum[:, :rank], rtol=0, atol=ERROR * max(spectrum.max(), 1e-300))
