@@ -180,8 +180,8 @@ def spectra_frame(snapshots, seed, advance=lambda done: None):
                 if step == 0:
                     matrices = {"initial": spectra[product].initial(), **matrices}
                 frames += [_head_rows(snapshots, step, product, matrix, values) for matrix, values in matrices.items()]
-                changes = np.stack(factors) - np.stack(initial[product])
-                of_factors = np.linalg.norm(changes, axis=(-2, -1))
+                pairs = zip(factors, initial[product], strict=True)
+                of_factors = [np.linalg.norm(after - before, axis=(-2, -1)) for after, before in pairs]
                 norms[product].append([*of_factors, np.linalg.norm(delta, axis=-1)])
         for number, product in enumerate(products):
             rng = np.random.default_rng([seed, layer, number])

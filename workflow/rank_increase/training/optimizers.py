@@ -2,12 +2,12 @@
 
 import torch
 
-from rank_increase.options import NotNegative, Positive, Share
+from rank_increase.options import Decay, NotNegative, Positive
 from rank_increase.registry import register
 
 
 @register.optimizer("adam")
-def adam(parameters, learning_rate, *, beta1: Share = 0.9, beta2: Share = 0.999, eps: Positive = 1e-8):
+def adam(parameters, learning_rate, *, beta1: Decay = 0.9, beta2: Decay = 0.999, eps: Positive = 1e-8):
     """Adam, without weight decay (paper, Appendix B).
 
     Parameters
@@ -26,8 +26,8 @@ def adamw(
     learning_rate,
     *,
     weight_decay: NotNegative,
-    beta1: Share = 0.9,
-    beta2: Share = 0.999,
+    beta1: Decay = 0.9,
+    beta2: Decay = 0.999,
     eps: Positive = 1e-8,
 ):
     """Adam with decoupled weight decay.
@@ -44,13 +44,13 @@ def adamw(
 
 
 @register.optimizer("sgd")
-def sgd(parameters, learning_rate, *, momentum: NotNegative = 0.0, weight_decay: NotNegative = 0.0):
+def sgd(parameters, learning_rate, *, momentum: Decay = 0.0, weight_decay: NotNegative = 0.0):
     """Stochastic gradient descent.
 
     Parameters
     ----------
     momentum : float
-        Of heavy-ball momentum, below 1.
+        Of heavy-ball momentum.
     weight_decay : float
         Added to the gradient, times the weights.
     """

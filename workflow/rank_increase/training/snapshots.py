@@ -1,7 +1,7 @@
 """Snapshots: weights of a network at one step, as safetensors files that say which products they are factors of.
 
-A snapshot needs no model to be read: its metadata names the products and carries the SHA-256 of the weights, and its
-tensors are in the paper's orientation.
+A snapshot needs no model to be read: its metadata has one entry, "snapshot", JSON with the products, the step, the epoch
+and the SHA-256 of all this and of the weights; its tensors are in the paper's orientation.
 """
 
 import json
@@ -38,13 +38,10 @@ def write_snapshot(path, weights, products, *, step, epoch):
         The same in epochs.
     """
     weights = {name: np.ascontiguousarray(weight) for name, weight in weights.items()}
-    metadata = {
-        "products": json.dumps([list(product) for product in products]),
-        "step": str(step),
-        "epoch": repr(float(epoch)),
-        "sha256": _digest(weights, weights.get),
-    }
-    save_file(weights, path, metadata)
+    description = {"products": [list(product) for product in products], "step": step, "epoch": float(epoch)}
+    description["sha256"] = _digest(description, weights, weights.get)
+    # One entry: safetensors writes several in an order that differs between two files of the same contents.
+    save_file(weights, path, {"snapshot": json.dumps(description)})
 
 
 def open_snapshot(path):
@@ -64,15 +61,27 @@ def open_snapshot(path):
 
 
 def check_snapshot(path):
-    """Raise a `SnapshotError` unless the snapshot at `path` is whole; one weight is in memory at a time."""
+    """Products, step and epoch of the snapshot at `path`, a dict; one weight is in memory at a time.
+
+    Raises
+    ------
+    SnapshotError
+        If it is missing or not what was written.
+    """
     file = open_snapshot(path)
-    if (file.metadata() or {}).get("sha256") != _digest(file.keys(), file.get_tensor):
+    try:
+        description = json.loads(file.metadata()["snapshot"])
+        written = description.pop("sha256")
+    except (KeyError, TypeError, ValueError):
+        description, written = {}, None
+    if written != _digest(description, file.keys(), file.get_tensor):
         raise SnapshotError(f"{path} is damaged: its contents do not have the SHA-256 they were written with")
+    return description
 
 
-def _digest(names, weight):
-    """SHA-256 of names, types, shapes and values."""
-    digest = sha256()
+def _digest(description, names, weight):
+    """SHA-256 of the description, and of names, types, shapes and values of the weights."""
+    digest = sha256(json.dumps(description).encode())
     for name in sorted(names):
         array = weight(name)
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
@@ -100,7 +109,7 @@ class Snapshots:
     Raises
     ------
     ValueError
-        If the weights at initialization are not there, or a file is damaged or does not say what it holds.
+        If the weights at initialization are not there, or a file is damaged.
     """
 
     def __init__(self, folder):
@@ -111,18 +120,15 @@ class Snapshots:
         for step in self.steps:
             path = self._files[step]
             try:
-                check_snapshot(path)
+                description = check_snapshot(path)
             except SnapshotError as error:
                 raise ValueError(
                     f"{error}: delete {folder} and run the same command again, which takes the snapshots from the"
                     " scratch folder of the run if they are whole there, and trains again if not."
                 ) from error
-            metadata = open_snapshot(path).metadata()
-            try:
-                self.epochs[step] = float(metadata["epoch"])
-                self.products = self.products if step else [tuple(one) for one in json.loads(metadata["products"])]
-            except (KeyError, ValueError) as error:
-                raise ValueError(f"{path} does not say what it holds: {error}") from error
+            self.epochs[step] = description["epoch"]
+            if step == 0:
+                self.products = [tuple(product) for product in description["products"]]
 
     def factors(self, step, product):
         """A and B of a product at a step, float64, each of shape (heads, dim, dim_head).

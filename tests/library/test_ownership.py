@@ -91,8 +91,8 @@ def test_living_owner_is_named_when_the_wait_is_over(tmp_path, monkeypatch, capl
     monkeypatch.setattr(ownership, "_numbers", touched)
     sentence = (
         f"run: process 1 on node7 (Slurm job 4711) is training this run in {tmp_path}, and two would write over each"
-        " other: wait until it is done, or end it (`scancel 4711`) and run the same command again; it then goes on from"
-        " the last saved state."
+        " other: wait until it is done, or end it (`scancel 4711`) and run the same command again, which resumes from"
+        " the last checkpoint."
     )
     with pytest.raises(NotOwner, match=re.escape(sentence)), owned(tmp_path, "run", **{**FAST, "patience": 1.0}):
         pass
@@ -110,7 +110,7 @@ def test_killed_owner_on_this_machine_is_followed_at_once(tmp_path, holder, capl
         assert time.monotonic() - begun < 5
         assert [path.name for path in tmp_path.iterdir()] == ["owner.2"]
     assert caplog.messages == [
-        f"run: process {process.pid} on {socket.gethostname()} has ended, and this process goes on with the run"
+        f"run: process {process.pid} on {socket.gethostname()} has ended, and this process takes over"
     ]
 
 
@@ -124,7 +124,7 @@ def test_silent_owner_on_another_machine_is_followed_after_a_while(tmp_path, cap
     with caplog.at_level(logging.INFO, "rank_increase"), owned(tmp_path, "run", **FAST) as mine:
         assert 0.4 <= time.monotonic() - begun < 5
         assert mine.number == 5
-    assert "was not heard of for 0.4 s, and this process goes on with the run" in caplog.text
+    assert "has had no heartbeat for 0.4 s, and this process takes over" in caplog.text
 
 
 def test_frozen_owner_finds_out_and_does_not_write(tmp_path, holder):
@@ -142,7 +142,7 @@ def test_frozen_owner_is_told_so_even_when_its_follower_is_done(tmp_path):
     with owned(tmp_path, "run", **FAST) as mine:
         (tmp_path / "owner.1").unlink()
         with pytest.raises(
-            NotOwner, match="^run: this process was not heard of .* ended, by another process; it stops"
+            NotOwner, match="^run: no heartbeat of this process for .* ended, by another process; it stops"
         ):
             mine.check()
         put(tmp_path, 1, ELSEWHERE)  # numbers begin anew

@@ -1,0 +1,88 @@
+"""Batches: their order follows from seed and epoch alone, whatever the start and the number of processes."""
+
+import numpy as np
+import pytest
+import torch
+from made_up import made_up
+
+from rank_increase.data.batches import Batches, _crop_and_flip, _Split
+from rank_increase.data.packed import open_dataset, pack
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Folder of a dataset of 70 training and 21 test images."""
+    folder = tmp_path_factory.mktemp("data") / "set"
+    pack(folder, made_up(np.random.default_rng(0), train=70, test=21, shape=(8, 8, 2))[0], {})
+    return str(folder)
+
+
+def test_epoch_is_a_permutation_that_follows_from_seed_and_epoch(dataset):
+    opened = open_dataset(dataset)
+
+    def seen(seed, epoch, **options):
+        batches = Batches(opened, CPU, batch_size=16, seed=seed, **options)
+        return [images.flatten(1) for images, _ in batches.train(epoch)]
+
+    first = seen(0, 1)
+    assert [len(batch) for batch in first] == [16] * 4
+    rows = {row.numpy().tobytes() for batch in first for row in batch}
+    assert len(rows) == 64 and rows <= {image.tobytes() for image in opened.train_images}
+    torch.testing.assert_close(first, seen(0, 1))
+    assert not torch.equal(first[0], seen(0, 2)[0]) and not torch.equal(first[0], seen(1, 1)[0])
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_steps_are_the_same_for_any_start_and_number_of_processes(dataset, augment):
+    opened, options = open_dataset(dataset), {"batch_size": 16, "seed": 5, "augment": augment}
+    whole = list(Batches(opened, CPU, **options).train(2))
+    torch.testing.assert_close(list(Batches(opened, CPU, **options).train(2, first_step=3)), whole[3:])
+    parts = [list(Batches(opened, CPU, rank=rank, processes=3, **options).train(2)) for rank in range(3)]
+    for step, (images, labels) in enumerate(whole):
+        for rank in range(3):
+            torch.testing.assert_close(parts[rank][step], (images[rank::3], labels[rank::3]))
+
+
+def test_test_split_is_seen_once(dataset):
+    opened = open_dataset(dataset)
+    labels = [Batches(opened, CPU, batch_size=16, seed=0, rank=rank, processes=2).test(4) for rank in range(2)]
+    counts = [[len(part) for _, part in passes] for passes in labels]
+    assert counts == [[4, 4, 3], [4, 4, 2]]
+
+
+def test_normalised_images_have_zero_mean_and_unit_variance(dataset):
+    opened = open_dataset(dataset)
+    batches = Batches(opened, CPU, batch_size=70, seed=0)
+    images = batches.normalised(next(batches.train(1))[0])
+    assert images.shape == (70, 2, 8, 8) and images.dtype == torch.float32
+    images = images.double()  # of values up to about 4, each rounded three times
+    close = {"atol": 3 * 4 * torch.finfo(torch.float32).eps, "rtol": 0}
+    torch.testing.assert_close(images.mean(dim=(0, 2, 3)), torch.zeros(2).double(), **close)
+    torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(2).double(), **close)
+
+
+def test_resident_images_are_read_like_mapped_ones(dataset):
+    opened, places = open_dataset(dataset), [np.array([3, 1, 60]), np.array([0])]
+    mapped = _Split(opened.train_images, opened.train_labels, CPU)
+    resident = _Split(opened.train_images, opened.train_labels, CPU)
+    resident._resident = [torch.tensor(opened.train_images), torch.tensor(opened.train_labels)]
+    for one, other in zip(mapped.read(places), resident.read(places), strict=True):
+        torch.testing.assert_close(list(one), list(other))
+
+
+def test_crop_and_flip_is_what_it_says():
+    rng = np.random.default_rng(0)
+    images = torch.tensor(rng.integers(0, 256, (9, 8, 8, 3), dtype=np.uint8))
+    shifts, flips = rng.integers(0, 3, (9, 2)), rng.integers(0, 2, 9)
+    out = _crop_and_flip(images, shifts, flips, 1)
+    for image, result, (down, right), flip in zip(images, out, shifts, flips, strict=True):
+        framed = np.pad(image.numpy(), ((1, 1), (1, 1), (0, 0)))
+        expected = framed[down : down + 8, right : right + 8]
+        np.testing.assert_array_equal(result.numpy(), expected[:, ::-1] if flip else expected)
+
+
+def test_batch_larger_than_the_dataset_is_refused(dataset):
+    with pytest.raises(ValueError, match="`batch_size` is 71, more than the 70 training images"):
+        Batches(open_dataset(dataset), CPU, batch_size=71, seed=0)
