@@ -74,7 +74,7 @@ def block(tmp_path):
             "slurm_partition",
         ),
         (SUBMISSION, "Invalid account or account/partition combination specified", "account", "slurm_account"),
-        (SUBMISSION, "Requested node configuration is not available", "no node of the partition", "vit.hardware"),
+        (SUBMISSION, "Requested node configuration is not available", "no node of the partition", "`hardware`"),
         (SUBMISSION, "Requested time limit is invalid", "more time than the partition", "`runtime`"),
         (STATUS, "OUT_OF_MEMORY", "more memory than", "mem_mb"),
         (STATUS, "TIMEOUT", "its time was up", "same command"),

@@ -1,4 +1,4 @@
-"""What a job asks of the Slurm that it runs under, if it does."""
+"""Requests of a job to the Slurm under which it runs, if it runs under one."""
 
 import logging
 import os
@@ -9,11 +9,11 @@ logger = logging.getLogger("rank_increase")
 
 
 def requeue_if_preempted():
-    """Put the SLURM job of this process back into the queue if it has to make room for another job.
+    """Requeue the SLURM job of this process if it is being preempted.
 
-    Slurm does so by itself in partitions with PreemptMode=REQUEUE. Where PreemptMode is CANCEL it does not, and
-    Snakemake would wait for ever: it takes every preempted job for one that comes back. Nothing happens outside of
-    Slurm, and to a job that somebody has cancelled.
+    In partitions with PreemptMode=REQUEUE, Slurm does this itself. With PreemptMode=CANCEL it does not, and Snakemake
+    would wait forever, because it expects every preempted job to come back. This does nothing outside Slurm, or if the
+    job was cancelled by a user.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if not job:
@@ -22,7 +22,7 @@ def requeue_if_preempted():
         shown = _scontrol("show", "job", job)
         if re.search(r"\bPreemptTime=\d", shown):
             _scontrol("requeue", job)
-            logger.info("preempted, and back in the queue as SLURM job %s", job)
+            logger.info("preempted; requeued as SLURM job %s", job)
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning("could not ask Slurm whether this job was preempted: %s", error)
 
