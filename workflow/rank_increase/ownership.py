@@ -53,7 +53,7 @@ class Owner:
 
     @classmethod
     def this_process(cls):
-        """This process as an owner, with a new token at every call."""
+        """Describe this process as an owner, with a new token at every call."""
         return cls(socket.gethostname(), os.getpid(), os.environ.get("SLURM_JOB_ID"), _machine(), uuid.uuid4().hex)
 
     def __str__(self):

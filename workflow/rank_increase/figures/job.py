@@ -51,9 +51,9 @@ class StudyTables:
         if may_be_empty:
             return rows
         missing = [
-            f"{key} {', '.join(map(str, left))}"
+            f"{key} {', '.join(map(str, lacking))}"
             for key, value in wanted.items()
-            if (left := [one for one in _listed(value) if one not in set(rows[key])])
+            if (lacking := [one for one in _listed(value) if one not in set(rows[key])])
         ]
         if missing or rows.empty:
             raise NothingToShow(f"The table {table} has no rows with {' and '.join(missing) or 'any value'}.")

@@ -1,7 +1,7 @@
-"""Snapshots: weights of a network at one step, as safetensors files that say which products they are factors of.
+"""Snapshots: weights of a network at one step, as safetensors files that name the products whose factors they hold.
 
-A snapshot needs no model to be read: its metadata names the products and carries the SHA-256 of the weights, and its
-tensors are in the paper's orientation.
+Reading a snapshot needs no model: its metadata names the products and has the SHA-256 of the weights, and its tensors
+are in the paper's orientation.
 """
 
 import json
@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 
 
 class SnapshotError(ValueError):
-    """A snapshot that is missing or damaged; its text names the file."""
+    """A snapshot is missing or damaged; the message names the file."""
 
 
 def snapshot_path(folder, step):
-    """Where the snapshot of a step lies."""
+    """Path of the snapshot of a step."""
     return Path(folder) / f"step_{step}.safetensors"
 
 
@@ -31,7 +31,7 @@ def write_snapshot(path, weights, products, *, step, epoch):
     weights : dict of str to numpy.ndarray
         By name; factors of products have shape (heads, dim, dim_head).
     products : list of networks.attention.Product
-        By the names of their factors.
+        Products, by the names of their factors.
     step : int
         Optimizer steps taken.
     epoch : float
@@ -64,7 +64,7 @@ def open_snapshot(path):
 
 
 def check_snapshot(path):
-    """Raise a `SnapshotError` unless the snapshot at `path` is whole; one weight is in memory at a time."""
+    """Raise a `SnapshotError` unless the snapshot at `path` is intact; one weight is in memory at a time."""
     file = open_snapshot(path)
     if (file.metadata() or {}).get("sha256") != _digest(file.keys(), file.get_tensor):
         raise SnapshotError(f"{path} is damaged: its contents do not have the SHA-256 they were written with")
@@ -81,7 +81,7 @@ def _digest(names, weight):
 
 
 class Snapshots:
-    """The snapshots of a run, checked, of which the factors of one product at one step are read at a time.
+    """The snapshots of a run, checked; the factors of one product at one step are read at a time.
 
     Parameters
     ----------
@@ -93,14 +93,14 @@ class Snapshots:
     steps : list of int
         Ascending, from 0.
     epochs : dict of int to float
-        Step -> epochs that it makes.
+        Step -> the same in epochs.
     products : list of tuple
         (name, layer, A, B) of each product, by layer.
 
     Raises
     ------
     ValueError
-        If the weights at initialization are not there, or a file is damaged or does not say what it holds.
+        If the weights at initialization are missing, or a file is damaged or lacks its metadata.
     """
 
     def __init__(self, folder):
@@ -130,7 +130,7 @@ class Snapshots:
         Raises
         ------
         ValueError
-            If the file lacks one of them, or it is not finite.
+            If the file lacks one of them, or one is not finite.
         """
         file, (*_, A, B) = open_snapshot(self._files[step]), product
         return self._weight(file, step, A), self._weight(file, step, B)
