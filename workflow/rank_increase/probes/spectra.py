@@ -139,7 +139,7 @@ class ProductSpectra:
         noise = rng.standard_normal((2, *self.A.shape))
         noise /= np.linalg.norm(noise, axis=(-2, -1), keepdims=True)
         change, noise_B = self._coordinates(noise[0]), _transposed(noise[1])
-        # Noise of B alone, of A alone, and of both; with norms p of A's and q of B's noise, these scale by q, p and p q.
+        # Noise of B alone, of A alone, and of both: with norms p of A's and q of B's noise, times q, p and p q.
         alone_B = self._plus_initial(np.zeros((heads, self.rank, dim)), noise_B)
         alone_A, both = change @ _transposed(self.B), change @ noise_B
         A_norms, B_norms = A_norms[..., None, None], B_norms[..., None, None]
