@@ -5,7 +5,7 @@ so
 
     u v = |c|/2 sinh(2 s)    and    ds/dt = g(u v),
 
-exactly. The state s has the size of ln(1/alpha), and only ln|c| is stored: alpha = 1e-3000 needs no more digits than 0.1.
+exactly. The state s has the size of ln(1/alpha), and only ln|c| is kept: alpha = 1e-3000 needs no more digits than 0.1.
 """
 
 from dataclasses import dataclass
