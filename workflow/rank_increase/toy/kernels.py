@@ -15,8 +15,8 @@ from numba import njit
 COMPILE = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
 
 # Subnormal numbers, below 2e-308, slow Intel processors down fifty times. None arise if numbers below this bound are
-# set to zero: a product of two larger ones is above 1e-300. This is harmless: a product of weights, or an attention weight,
-# of that size changes the gradient by about as much, which is lost to rounding beside anything of order 1.
+# set to zero: a product of two larger ones is above 1e-300. This is harmless: a product of weights, or an attention
+# weight, of that size changes the gradient by about as much, which is lost beside anything of order 1.
 NEGLIGIBLE = 1e-150
 LOG_NEGLIGIBLE = log(NEGLIGIBLE)
 
