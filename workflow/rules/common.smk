@@ -50,7 +50,7 @@ RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
 PACKED_ARRAYS = [f"{split}_{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
-# Before a rule runs, Snakemake deletes its declared outputs, even if another study has just packed them. So for a folder
+# Before a rule runs, Snakemake deletes its declared outputs, even if another study has just packed them. So in a folder
 # that studies share, only the manifest is declared, as a file that is updated, which Snakemake leaves in place.
 DECLARED_ARRAYS = [] if STUDY.data_dir else PACKED_ARRAYS
 shared = update if STUDY.data_dir else str
