@@ -4,13 +4,13 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from rank_increase.plan import forward_flops
-from rank_increase.vit import VisionTransformer
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer as TimmViT
+from torch.utils.flop_counter import FlopCounterMode
 from vit_pytorch import ViT as PytorchViT
 
 from measuring import interleaved, row
+from rank_increase.networks.vit import VisionTransformer
 
 CASE = "an image, forward, backward and Adam"
 PAPER_DIM = 512
@@ -33,11 +33,13 @@ def models(dim):
     ours = {"patch_size": PATCH, "dim": dim, "depth": DEPTH, "heads": HEADS, "dim_head": dim // 4, "mlp_dim": dim}
     theirs = {"img_size": SIDE, "num_classes": CLASSES, "patch_size": PATCH, "embed_dim": dim, "depth": DEPTH}
     theirs |= {"num_heads": HEADS, "mlp_ratio": 1, "qkv_bias": False, "attn_layer": timm_attention(dim // 4)}
+    with torch.device("meta"), FlopCounterMode(display=False) as forward:
+        VisionTransformer((SIDE, SIDE, 3), CLASSES, **ours)(torch.empty(1, 3, SIDE, SIDE))
     return {
-        "ours": VisionTransformer(image_size=SIDE, channels=3, classes=CLASSES, **ours),
+        "ours": VisionTransformer((SIDE, SIDE, 3), CLASSES, **ours),
         "vit-pytorch": PytorchViT(image_size=SIDE, num_classes=CLASSES, **ours),
         "timm": TimmViT(**theirs),
-    }, forward_flops(image_size=SIDE, channels=3, classes=CLASSES, **ours)
+    }, forward.get_total_flops()
 
 
 def training_step(model, images, labels):
