@@ -110,7 +110,8 @@ def process_of(job):
             variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # it has ended
-        if any(part.endswith(b".train_network.py") for part in arguments) and f"SLURM_JOB_ID={job}".encode() in variables:
+        trains = any(part.endswith(b".train_network.py") for part in arguments)
+        if trains and f"SLURM_JOB_ID={job}".encode() in variables:
             return int(folder.name)
     return None
 
