@@ -11,11 +11,11 @@ UV_VERSION := 0.9.30
 CONFIGFILE := config/$(if $(filter demo,$(STUDY)),config,$(STUDY)).yaml
 CONFIG := $(if $(filter demo,$(STUDY)),,--configfile $(CONFIGFILE))
 
-# Runs a command of Snakemake without its own messages, and shows them if it fails: `--quiet all` would hide the reason too.
+# Runs a Snakemake command without its own messages, but shows them if it fails: `--quiet all` would hide the reason too.
 quietly = messages=$$(mktemp); $(1) 2> $$messages; status=$$?; \
 	[ $$status = 0 ] || grep -v '^Missing metadata' $$messages >&2; rm $$messages; exit $$status
 
-# Each makes a numerical library (PyTorch, NumPy, OpenBLAS, Numba) leave out what the processor has and older ones lack.
+# Each makes a numerical library (PyTorch, NumPy, OpenBLAS, Numba) behave as on an older processor.
 # NumPy 2.4 names its groups of instructions so: X86_V4 and what follows is AVX-512, X86_V3 is AVX2.
 PROCESSORS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 \
 	NPY_DISABLE_CPU_FEATURES=X86_V4,AVX512_ICL,AVX512_SPR NPY_DISABLE_CPU_FEATURES=X86_V3,X86_V4,AVX512_ICL,AVX512_SPR \
@@ -50,16 +50,16 @@ env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
 study: env
 	@PYTHONPATH=workflow python -m rank_increase.study.configuration '$(CONFIGFILE)'
 
-plan: study ## print what a study will cost: jobs, GPU-hours, disk (STUDY=paper)
+plan: study ## print the cost of a study: jobs, GPU-hours, disk (STUDY=paper)
 	@$(call quietly,snakemake plan --cores 1 --nolock $(CONFIG))
 
-status: study ## print how far a study has come, also while it runs (STUDY=paper)
+status: study ## print the progress of a study, at any time (STUDY=paper)
 	@$(call quietly,snakemake status --cores 1 --nolock $(CONFIG))
 
 clean-scratch: study ## delete checkpoints of finished runs
 	@$(call quietly,snakemake clean_scratch --cores 1 $(CONFIG))
 
-clean-snapshots: study ## delete these and the snapshots of runs whose spectra are there: a new probe would train anew
+clean-snapshots: study ## delete these and the snapshots of runs whose spectra exist: a new probe would train again
 	@$(call quietly,snakemake clean_snapshots --cores 1 $(CONFIG))
 
 report: study ## write claims, figures, configuration, rule graph and run times of a finished study to one page (STUDY=demo)

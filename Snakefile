@@ -2,4 +2,4 @@
 include: "workflow/Snakefile"
 
 
-workflow.default_target = "all"  # of an included file Snakemake does not take it
+workflow.default_target = "all"  # Snakemake ignores the default target of an included file

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from cluster import assert_same, log_of, sh, tables, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]

@@ -132,7 +132,7 @@ def test_lists_are_compared_value_by_value():
 def test_lists_of_other_lengths_are_not_compared(other):
     other = [value if value is None else np.array(value) for value in other]
     ((column, said, largest),) = differences({"a": [np.array([1.0, 2.0]), np.array([3.0])]}, {"a": other})
-    assert (column, said) == ("a", "lists of other lengths")
+    assert (column, said) == ("a", "lists of different lengths")
     assert np.isnan(largest)
 
 

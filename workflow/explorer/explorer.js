@@ -1,5 +1,5 @@
-// Two halves, each with a function that makes its choices valid and one that draws them. All choices are in `state`,
-// which is also the part of the address after "#", so that a view can be shared.
+// Two halves, each with a function that validates its choices and one that draws them. All choices are in `state`, which
+// is also the part of the address after "#", so that a view can be shared.
 
 const byId = (id) => document.getElementById(id);
 const study = JSON.parse(byId("study").textContent);
@@ -19,7 +19,7 @@ async function unzip(text) {
   return new Response(stream).arrayBuffer();
 }
 
-// Nested arrays of the shape that was packed.
+// Nested arrays of the stored shape.
 function array(place) {
   if (!unpacked.has(place)) {
     const kind = { float32: Float32Array, int16: Int16Array, uint16: Uint16Array }[place.type];
@@ -61,14 +61,14 @@ function update(changes) {
   remembering = setTimeout(() => history.replaceState(null, "", `#${new URLSearchParams(state)}`), 300);
 }
 
-// The value of a choice: what the state says if that is among the options, or else the default, or else the last.
+// The value of a choice: that of the state if it is among the options, else the default, else the last option.
 function choose(key, options, fallback) {
   const value = [state[key], fallback].map(String).find((wanted) => options.map(String).includes(wanted));
   state[key] = value ?? String(options.at(-1));
   return options.find((option) => String(option) === state[key]);
 }
 
-// The same for a number, which `allowed` brings to one that there is.
+// The same for a number, which `allowed` maps to a valid one.
 function chooseNumber(key, fallback, allowed) {
   const value = parseFloat(state[key]);
   const chosen = allowed(Number.isFinite(value) ? value : fallback);
@@ -146,7 +146,7 @@ function draw(id, traces, layout) {
   return Plotly.react(id, traces, whole, { displayModeBar: false, responsive: true });
 }
 
-// What a click at a place of a drawing does, `act` being given the point nearest to it.
+// Call `act` with the nearest point when a plot is clicked.
 function onClick(id, act) {
   byId(id).on("plotly_click", ({ points }) => act(points[0]));
 }
@@ -155,7 +155,7 @@ const verticalLine = (x, name, width, dash = "solid") => ({
   type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1, line: { color: color(name), width, dash },
 });
 
-// A line's points one after the other with gaps, so that many lines are one trace.
+// Points of several lines, separated by gaps, as a single trace.
 function joined(lines) {
   const x = [];
   const y = [];
@@ -187,7 +187,7 @@ const BASELINES = ["random_product", "noisy_factors"];
 const SEED_SYMBOLS = ["circle", "diamond", "triangle-up", "cross", "x", "star"];
 const RANK_TICKS = [1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500];
 
-const plainName = (product) => PLAIN[product] ?? product; // models name their products as they like
+const plainName = (product) => PLAIN[product] ?? product; // models choose the names of their products
 const headName = (head) => (head === "all" ? "mean of all" : String(Number(head) + 1));
 
 function chooseNetwork() {
@@ -284,7 +284,7 @@ function noteOfNoChange(view) {
 
 const transposed = (pairs) => [pairs.map(([first]) => first), pairs.map(([, second]) => second)];
 
-// A logarithmic axis with room for all the curves of a run's network, so that it stays when another head is chosen.
+// A logarithmic axis with room for all curves of the network, so that it stays the same for every head.
 function rankAxis(view) {
   const ranks = view.ofNetwork.flatMap((run) =>
     Object.keys(STYLES).flatMap((matrix) => array(run.products[view.product][matrix].stable_rank).flat(2)));
@@ -367,7 +367,7 @@ function renderNetwork() {
 
 const VIRIDIS = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
 
-// A colour between the first, 0, and the last, 1, without the end that is hard to see on the page.
+// A colour between the first (0) and the last (1), without the end that is hard to see on the page.
 function scaleColor(fraction) {
   const dark = matchMedia("(prefers-color-scheme: dark)").matches;
   const place = ((dark ? 0.25 : 0) + 0.75 * fraction) * (VIRIDIS.length - 1);
@@ -414,7 +414,7 @@ function firstStages(prediction) {
   return first;
 }
 
-// A staircase that is at start before the first stage time, and at values[k] from times[k] on.
+// A staircase: `start` before the first stage time, then values[k] from times[k] on.
 function staircase(prediction, start, values, end) {
   const times = array(prediction.time);
   return { x: [0, ...times, end], y: [start, ...values, values.at(-1)] };
@@ -461,7 +461,7 @@ function entryTraces(view, product, yaxis, stages) {
   return traces.map((trace) => ({ mode: "lines", yaxis, ...trace }));
 }
 
-// Numbers of the entries that end farthest from zero, at their ends, as many as fit.
+// Labels at the ends of the entries that end farthest from zero, as many as fit.
 function entryLabels(view, product, yref) {
   const ends = array(view.run[product]).map((values, index) => ({ y: values.at(-1), index }));
   const span = Math.max(...ends.map(({ y }) => y)) - Math.min(...ends.map(({ y }) => y));

@@ -1,1 +1,1 @@
-"""The library of the workflow: imports point downwards, from the study to the toy model."""
+"""The library of the workflow. Imports point one way: from `study` and `pages` down to `toy`, `data` and `networks`."""

@@ -1,11 +1,11 @@
-"""Disks that are full or cannot be written to, in one sentence that names the file."""
+"""Report a full or unwritable disk in one sentence that names the file."""
 
 import errno
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
-SMALLEST = 1 << 16  # bytes; with less left, nothing of use can be written
+SMALLEST = 1 << 16  # bytes; a disk with less free space counts as full
 PROBLEMS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
@@ -16,12 +16,12 @@ PROBLEMS = {
 
 
 class DiskError(OSError):
-    """A file that cannot be written; its text is one sentence that names the file and says what is wrong."""
+    """A file cannot be written; the message is one sentence that names the file and the cause."""
 
 
 @contextmanager
 def writing(path):
-    """Raise `DiskError` for what goes wrong in the block, which only writes `path`, because of its disk."""
+    """Raise `DiskError` if the block, which writes only `path`, fails because of the disk."""
     try:
         yield
     except DiskError:
@@ -33,17 +33,17 @@ def writing(path):
 
 
 def is_full(path):
-    """Whether the disk of a path, which need not exist, has no room left."""
+    """Whether the disk that holds a path is full; the path need not exist."""
     path = Path(path).absolute()
     disk = os.statvfs(next(folder for folder in (path, *path.parents) if folder.exists()))
     return disk.f_bavail * disk.f_frsize < SMALLEST
 
 
 def _problem(error, path):
-    """What is wrong with the disk; None if the error has another cause.
+    """The disk problem behind an error; None if the error has another cause.
 
     A library may raise an exception of its own while it handles the system's, as Matplotlib does for a PDF, or pass on
-    its text alone, as safetensors does.
+    only its text, as safetensors does.
     """
     link = error
     while link:

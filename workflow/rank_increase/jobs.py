@@ -1,4 +1,4 @@
-"""What every job of the workflow does beside its work: keep a log, show progress, say where its results come from."""
+"""What every job does besides its work: keep a log, show progress, record the provenance of its results."""
 
 import logging
 import platform
@@ -19,17 +19,17 @@ logger = logging.getLogger("rank_increase")
 
 
 def start_job(snakemake):
-    """Send log and tracebacks of this job to the rule's log file; returns the provenance of its results, a dict.
+    """Send log and tracebacks of this job to the rule's log file; return the provenance of its results, a dict.
 
     Parameters
     ----------
     snakemake : object
-        The one that Snakemake gives to a script.
+        The object that Snakemake passes to a script.
     """
     sys.excepthook = _log_exception
     signal.signal(signal.SIGTERM, _interrupt)
     with writing(snakemake.log[0]):
-        Path(snakemake.log[0]).write_text("")  # what is there is of an earlier attempt
+        Path(snakemake.log[0]).write_text("")  # drops the log of an earlier attempt
     append_log(snakemake.log[0])
     wildcards = dict(snakemake.wildcards.items())
     logger.info("%s %s", snakemake.rule, wildcards)
@@ -48,7 +48,7 @@ def start_job(snakemake):
 
 
 def append_log(path):
-    """Send the log of this process to the end of a file."""
+    """Append the log of this process to a file."""
     handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
@@ -57,7 +57,7 @@ def append_log(path):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file on a disk that may fill up: what then is lost of the log is no reason for more lines elsewhere."""
+    """A log file on a disk that may fill up: a log line that is lost must not cause error messages elsewhere."""
 
     def handleError(self, record):
         if not isinstance(sys.exc_info()[1], OSError):
@@ -65,7 +65,7 @@ class _LogFile(logging.FileHandler):
 
 
 def _study(log):
-    """Name of the study, which its jobs know by where their log lies: results/{study}/logs; None if elsewhere."""
+    """Name of the study, from the path of the log, results/{study}/logs; None for any other path."""
     folder, *rest = Path(log).parts
     return rest[0] if folder == "results" else None
 
@@ -77,7 +77,7 @@ def _interrupt(number, _frame):
 def _log_exception(kind, error, traceback):
     if isinstance(error, KeyboardInterrupt):
         message, places = f"interrupted by {error or 'SIGINT'}", None
-    elif isinstance(error, DiskError):  # a traceback may not find room
+    elif isinstance(error, DiskError):  # a traceback may not fit on the disk
         message, places = f"failed: {error}", None
     else:
         message, places = "failed", (kind, error, traceback)
@@ -101,21 +101,21 @@ def _git_commit(folder):
 
 @contextmanager
 def progress(label, total, done=0, interval=10.0):
-    """Show how far a job has come: a bar on a terminal, and a line in the log every `interval` seconds.
+    """Show the progress of a job: a bar on a terminal, and a line in the log every `interval` seconds.
 
     Parameters
     ----------
     label : str
     total : float
-        The value at which the work is done.
+        Value at which the work is done.
     done : float
-        The value that it had come to before this job.
+        Value reached before this job.
 
     Yields
     ------
     callable
-        To be called with the value that the work has come to, and if there is more to say, with a function that returns
-        it as a string; that function is called about once a second.
+        To be called with the value reached so far and, optionally, a function that returns a further note as a string.
+        That function is called about once a second.
     """
     start = said = shown = time.monotonic()
     first = 100 * done / total
@@ -132,9 +132,9 @@ def progress(label, total, done=0, interval=10.0):
             shown = now
         bar.update(percent - bar.n)
         if now - said > interval and percent > first:
-            left = (now - start) * (100 - percent) / (percent - first)
+            remaining = (now - start) * (100 - percent) / (percent - first)
             remark = f", {note()}" if note else ""
-            logger.info("%s: %.0f %% done, about %.0f s left%s", label, percent, left, remark)
+            logger.info("%s: %.0f %% done, about %.0f s left%s", label, percent, remaining, remark)
             said = now
 
     with bar:

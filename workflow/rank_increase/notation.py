@@ -4,13 +4,13 @@ from decimal import Decimal, InvalidOperation
 
 WEIGHTS = ("W_K", "W_Q", "W_V", "W_O")
 PRODUCTS = ("KQ", "VO")  # W_K W_Q^T and W_V W_O^T
-PRODUCT_NAMES = {"KQ": "W_K W_Qᵀ", "VO": "W_V W_Oᵀ"}  # in words
+PRODUCT_NAMES = {"KQ": "W_K W_Qᵀ", "VO": "W_V W_Oᵀ"}  # for display
 
 
 def log_alpha(alpha):
     """Natural logarithm of an init scale written as in the config.
 
-    Through decimal arithmetic, because 1e-3000 is no float64.
+    Uses decimal arithmetic, because 1e-3000 is below the range of float64.
 
     Parameters
     ----------
@@ -32,10 +32,10 @@ def log_alpha(alpha):
 
 
 def sort_alphas(alphas):
-    """Init scales from the largest to the smallest, each once; a list of str."""
+    """Init scales from largest to smallest, without duplicates; a list of str."""
     return sorted(set(alphas), key=log_alpha, reverse=True)
 
 
 def alpha_label(alpha):
-    """An init scale as a figure or a page shows it."""
+    """An init scale as shown in figures and pages."""
     return f"α = {alpha}"

@@ -1,6 +1,6 @@
-"""Types of options, as signatures and the configuration write them.
+"""Types of options, used in signatures and in the configuration.
 
-Each says in its description what a value must be; it completes the sentence "must be ...".
+Each has a description of its valid values, which completes the sentence "must be ...".
 """
 
 from typing import Annotated
@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rank_increase.notation import log_alpha
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # part of file names, for which systems have 255 bytes
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # part of file names, which systems limit to 255 bytes
 
 
 def _alpha(value):
@@ -20,7 +20,7 @@ def _alpha(value):
 
 
 def described(kind, description, **limits):
-    """A type with limits, and the words for a value that it takes."""
+    """A type with limits and a description of its valid values."""
     return Annotated[kind, Field(json_schema_extra={"must_be": description}, **limits)]
 
 
@@ -61,6 +61,6 @@ Seeds = Annotated[
 
 
 class Section(BaseModel):
-    """A part of the configuration; its keys are described by the strings below them."""
+    """A section of the configuration; the string below each key describes it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)

@@ -1,9 +1,9 @@
-"""Who may write to a folder: one process at a time, also on network file systems that have no locks.
+"""Who may write to a folder: one process at a time, even on network file systems without locks.
 
-The owner is whoever made the file owner.N with the highest N, and touches it every few seconds. Only one process can
-make owner.N + 1, and with that it has taken the folder over. It does so once nobody has touched owner.N for a while, or
-knows at once that its process is dead. Clocks of different machines are never compared. An owner that was frozen all
-the while finds out before it puts the next file in place, and stops.
+The owner is the process that created the file owner.N with the highest N. It touches this file every few seconds. Only
+one process can create owner.N + 1, and by doing so it takes the folder over. It does so once owner.N has not been
+touched for a while, or at once if the owner's process is known to be dead. Clocks of different machines are never
+compared. An owner that was suspended in the meantime notices before it puts the next file in place, and stops.
 """
 
 import errno
@@ -21,19 +21,19 @@ from pathlib import Path
 
 from rank_increase.disk import writing
 
-BEAT = 5.0  # seconds between two touches
-SILENCE = 60.0  # seconds without one after which an owner counts as dead; file systems may show one 30 s late
-PATIENCE = 300.0  # seconds for which to wait for a living owner: one that Slurm is ending has about as long
+BEAT = 5.0  # seconds between heartbeats (touches)
+SILENCE = 60.0  # seconds without a heartbeat after which an owner counts as dead; file systems may show one 30 s late
+PATIENCE = 300.0  # seconds to wait for a live owner; Slurm gives a job that it ends about as long
 POLL = 1.0
 logger = logging.getLogger("rank_increase")
 
 
 class NotOwner(SystemExit):
-    """Another process owns the folder; the text is a sentence that names it and says what to do."""
+    """Another process owns the folder; the message is a sentence that names it and says what to do."""
 
 
 def _machine():
-    """Within what a process id means one process: a boot of a machine, and a container on it."""
+    """The scope in which a process id is unique: one boot of a machine, and one container on it."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -43,7 +43,7 @@ def _machine():
 
 @dataclass(frozen=True)
 class Owner:
-    """What an owner says of itself, in the file that makes it one."""
+    """What an owner records about itself in its owner.N file."""
 
     host: str
     pid: int
@@ -53,15 +53,15 @@ class Owner:
 
     @classmethod
     def this_process(cls):
-        """The owner that this process would be, another at every call."""
+        """Describe this process as an owner, with a new token at every call."""
         return cls(socket.gethostname(), os.getpid(), os.environ.get("SLURM_JOB_ID"), _machine(), uuid.uuid4().hex)
 
     def __str__(self):
-        """For a sentence."""
+        """For messages."""
         return f"process {self.pid} on {self.host}" + (f" (Slurm job {self.job})" if self.job else "")
 
     def is_dead(self):
-        """Whether its process is known to have ended; False where that cannot be seen from here."""
+        """Whether its process is known to have ended; False if that cannot be seen from this machine."""
         if self.machine != _machine():
             return False
         try:
@@ -73,11 +73,11 @@ class Owner:
         return False
 
 
-_UNREADABLE = Owner("a host not known yet", 0, None, "", "")  # of a file that is just being written
+_UNREADABLE = Owner("a host not known yet", 0, None, "", "")  # its file is still being written
 
 
 def current_owner(folder):
-    """Who owns a folder and when its last heartbeat was: (number, `Owner`, time of the last touch), or None.
+    """The owner of a folder and its last heartbeat: (number, `Owner`, time of the last touch), or None.
 
     The time is in seconds since 1970 by the clock of the file system.
     """
@@ -86,7 +86,7 @@ def current_owner(folder):
             with open(_path(folder, max(numbers))) as file:
                 text, beat = file.read(), os.fstat(file.fileno()).st_mtime
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESTALE):  # gone since it was listed
+            if error.errno in (errno.ENOENT, errno.ESTALE):  # deleted since it was listed
                 continue
             raise
         try:
@@ -109,7 +109,7 @@ def _numbers(folder):
 
 @dataclass(frozen=True)
 class Ownership:
-    """The right to write to a folder, for as long as `check` says so; may be handed to child processes."""
+    """The right to write to a folder, valid while `check` passes; may be passed to child processes."""
 
     folder: str
     number: int
@@ -117,7 +117,7 @@ class Ownership:
     label: str
 
     def check(self):
-        """Raise `NotOwner` if another process has taken the folder over; to be called before a file is put in place."""
+        """Raise `NotOwner` if another process has taken the folder over; call this before putting a file in place."""
         found = current_owner(self.folder)
         if found and found[1] == self.owner:
             return
@@ -129,7 +129,7 @@ class Ownership:
 
     def _beat(self, done, interval):
         while not done.wait(interval):
-            # An error may pass, and if it does not, silence is the right thing.
+            # An error may be temporary. If it is not, a missing heartbeat is the right signal.
             with suppress(OSError, NotOwner):
                 self.check()
                 os.utime(_path(self.folder, self.number))
@@ -137,21 +137,21 @@ class Ownership:
 
 @contextmanager
 def owned(folder, label, *, patience=PATIENCE, silence=SILENCE, beat=BEAT):
-    """Own a folder, which is made if need be, within a `with` block; yields an `Ownership`.
+    """Own a folder within a `with` block; creates it if needed and yields an `Ownership`.
 
     Parameters
     ----------
     folder : str
     label : str
-        What the folder is of, for messages.
+        What the folder belongs to, for messages.
     patience, silence, beat : float
-        Seconds: how long to wait for a living owner, after how much silence it counts as dead, and how often to show
-        that this process is alive.
+        In seconds: how long to wait for a live owner, how long without a heartbeat until it counts as dead, and the
+        interval between heartbeats of this process.
 
     Raises
     ------
     NotOwner
-        If another process owns the folder and is alive to the end of the wait.
+        If another process owns the folder and is still alive at the end of the wait.
     DiskError
         If the folder cannot be written to.
     """
@@ -207,10 +207,10 @@ def _create(folder, number, owner):
             try:
                 json.dump(asdict(owner), file)
                 file.flush()
-            except OSError:  # a full disk: nobody works here
+            except OSError:  # a full disk: leave no file behind that claims ownership
                 path.unlink(missing_ok=True)
                 raise
-    except (FileExistsError, FileNotFoundError):  # another was faster, or has deleted the folder
+    except (FileExistsError, FileNotFoundError):  # another process was faster, or has deleted the folder
         return False
     return True
 

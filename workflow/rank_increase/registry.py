@@ -3,12 +3,12 @@
     @register.model("vit")
     class VisionTransformer: ...
 
-A study chooses by these names. They are found by reading source files, without importing them: to check a configuration
-or to plan jobs needs no torch. What a study imports is what it uses.
+A study chooses by these names. They are found by reading source files without importing them, so checking a
+configuration or planning jobs does not need torch. A study imports only what it uses.
 
-The keyword-only parameters of what is registered are its options: their annotations (types of `rank_increase.options`),
-defaults and descriptions in the docstring make the keys that the configuration accepts. The other parameters are given
-by the workflow.
+The keyword-only parameters of a registered function or class are its options. Their annotations (types of
+`rank_increase.options`), defaults and descriptions in the docstring define the keys that the configuration accepts. The
+workflow supplies the other parameters.
 """
 
 import ast
@@ -44,24 +44,24 @@ TYPES = {
 
 
 class RegistryError(ValueError):
-    """A mistake in what is registered, or a name that is not; its text is one sentence."""
+    """A mistake in a registration, or an unknown name; the message is one sentence."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something registered: its kind and name, the file and the definition, and the decorator's other arguments.
+    """A registration: kind and name, where the object is defined, and the decorator's other arguments.
 
     Attributes
     ----------
     kind, name : str
     path : pathlib.Path
-        Of the source file.
+        The source file.
     definition : str
         Name of the function or class in it.
     details : dict
         Keyword arguments of the decorator.
     summary, description : str
-        First line and whole of the docstring.
+        First line of the docstring, and all of it.
     parameters : dict of str to tuple
         Option -> (annotation as written, default as written or None, description).
     """
@@ -77,7 +77,7 @@ class Entry:
 
     @property
     def module(self):
-        """Name to import it by, such as rank_increase.networks.vit; None outside of the library."""
+        """Name to import it by, such as rank_increase.networks.vit; None outside the library."""
         if not self.path.is_relative_to(LIBRARY):
             return None
         return ".".join(("rank_increase", *self.path.relative_to(LIBRARY).with_suffix("").parts))
@@ -89,7 +89,7 @@ class Entry:
 
     @property
     def caption(self):
-        """The docstring without its sections: what comes before the first underlined heading."""
+        """The docstring up to the first underlined heading."""
         return re.split(r"\n\n\w+\n-{3,}\n", self.description)[0]
 
     def load(self):
@@ -97,19 +97,19 @@ class Entry:
         return getattr(_import(self.path, self.module), self.definition)
 
     def options(self):
-        """A pydantic model with a field for each option, in their order; fixed arguments of the decorator excluded.
+        """A pydantic model with a field for each option, in order, except those that the decorator fixes.
 
         Raises
         ------
         RegistryError
-            If the type of an option is not known here, or its default is not a literal.
+            If the type of an option is unknown, or its default is not a literal.
         """
         fields = {}
         for name, (annotation, default, description) in self.parameters.items():
             if name in self.details:
                 continue
             try:
-                kind = eval(annotation, {"__builtins__": {}}, TYPES)  # names of types, out of our own source
+                kind = eval(annotation, {"__builtins__": {}}, TYPES)  # names of types, from our own source
                 value = ... if default is None else ast.literal_eval(default)
             except (NameError, TypeError, ValueError, SyntaxError) as error:
                 raise RegistryError(
@@ -121,7 +121,7 @@ class Entry:
 
 
 class _Register:
-    """Decorators, one for each kind: `register.model("vit")`. They return what they are given."""
+    """Decorators, one for each kind: `register.model("vit")`. They return the decorated object unchanged."""
 
     def __getattr__(self, kind):
         if kind not in HOMES:
@@ -134,14 +134,14 @@ register = _Register()
 
 @cache
 def registered(kind, extensions=()):
-    """What is registered as this kind, in the library and in files of the user's: a dict name -> `Entry`.
+    """Everything registered as this kind, in the library and in the user's files: a dict name -> `Entry`.
 
     Parameters
     ----------
     kind : str
         A key of `HOMES`.
     extensions : tuple of str
-        Further Python files.
+        The user's Python files.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def registered(kind, extensions=()):
             if entry.name in found:
                 raise RegistryError(f"{path} registers the {kind} {entry.name!r}, as {found[entry.name].path} does.")
             found[entry.name] = entry
-    return dict(sorted(found.items())) if kind == "figure" else found  # one script may draw several
+    return dict(sorted(found.items())) if kind == "figure" else found  # sorted, as one script may draw several figures
 
 
 def find(kind, name, extensions=()):
@@ -166,7 +166,7 @@ def find(kind, name, extensions=()):
     Raises
     ------
     RegistryError
-        If nothing of this kind has the name.
+        If there is nothing of this kind with this name.
     """
     known = registered(kind, extensions)
     if name not in known:
@@ -220,7 +220,7 @@ def _parameters(node, text):
 
 
 def _described(text, name):
-    """What a numpy docstring says of a parameter, on one line."""
+    """The description of a parameter in a numpy docstring, on one line."""
     match = re.search(rf"(?m)^(?:\w+, )*{name}(?:, \w+)* :[^\n]*\n((?:    .*\n?|\n(?=    ))*)", text)
     return " ".join(match[1].split()) if match else ""
 
@@ -235,6 +235,6 @@ def _import(path, module):
         try:
             spec.loader.exec_module(sys.modules[name])
         except BaseException:
-            del sys.modules[name]  # half of a module would be taken for it next time
+            del sys.modules[name]  # otherwise the next import would return a half-loaded module
             raise
     return sys.modules[name]

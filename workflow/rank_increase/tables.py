@@ -1,4 +1,4 @@
-"""Parquet tables: their schemas, atomic writes, and where they came from."""
+"""Parquet tables: their schemas, atomic writes, and their provenance."""
 
 import json
 import os
@@ -19,8 +19,8 @@ _MATRIX = [
     ("layer", pa.int32()),  # from 0
     ("head", pa.int32()),  # from 0
     _PRODUCT,
-    # initial, trained, delta (what training has added); random_product (a random change of the same norm) and
-    # noisy_factors (the change when noise is added to both factors, to each as much as training has changed it)
+    # initial, trained, delta (the change by training); random_product (a random change of the same norm) and
+    # noisy_factors (the change when each factor gets noise with the norm of its own change by training)
     ("matrix", pa.dictionary(pa.int32(), pa.string())),
 ]
 SCHEMAS = {
@@ -45,7 +45,7 @@ SCHEMAS = {
             _PRODUCT,
             ("index", pa.int32()),
             ("rescaled_time", pa.float64()),
-            ("direction", pa.int8()),  # 1: becomes active, -1: leaves
+            ("direction", pa.int8()),  # 1: becomes active, -1: becomes inactive
         ]
     ),
     "stages": pa.schema(
@@ -56,7 +56,7 @@ SCHEMAS = {
             ("sign", pa.int8()),
             ("predicted_time", pa.float64()),  # T_k, rescaled
             ("loss", pa.float64()),  # at theta_k
-            ("gap_to_next", pa.float64()),  # how much longer the second coordinate would have waited
+            ("gap_to_next", pa.float64()),  # how much longer the next coordinate would have waited
             ("deactivated", pa.int32()),  # coordinates that left the support
             ("curvature", pa.float64()),  # least eigenvalue of the Hessian in u on the support
             ("KQ", pa.list_(pa.float64())),  # products at theta_k
@@ -104,8 +104,8 @@ SCHEMAS = {
             ("epoch", pa.int32()),  # from 1
             ("step", pa.int64()),  # at its end
             ("learning_rate", pa.float64()),  # of its last step
-            ("train_loss", pa.float64()),  # cross-entropy in nats, mean over the epoch while the weights move
-            ("train_accuracy", pa.float64()),  # of 1, in the same way
+            ("train_loss", pa.float64()),  # of the recipe's loss, mean over the epoch while the weights move
+            ("train_accuracy", pa.float64()),  # from 0 to 1, in the same way
             ("test_loss", pa.float64()),  # at the end of the epoch
             ("test_accuracy", pa.float64()),
             ("images_per_second", pa.float64()),  # of the training steps alone
@@ -117,13 +117,13 @@ SCHEMAS = {
             ("id", pa.string()),
             ("source", pa.string()),  # place in the paper, version 1
             ("statement", pa.string()),
-            ("measure", pa.string()),  # what the value is, and over what it is taken
+            ("measure", pa.string()),  # what the value is, and what it is taken over
             ("value", pa.float64()),  # null if not tested
-            ("relation", pa.string()),  # supported if value stands in it to the threshold
+            ("relation", pa.string()),  # supported if `value relation threshold` is true
             ("threshold", pa.float64()),
             ("reason", pa.string()),  # for the threshold
             ("verdict", pa.string()),  # supported, not supported, not tested
-            ("n", pa.string()),  # what the value rests on, in words
+            ("n", pa.string()),  # how many runs, problems or heads the value rests on
             ("data", pa.string()),  # tables and runs
             ("details", pa.string()),  # numbers behind the value, or what is missing
         ]
@@ -132,9 +132,9 @@ SCHEMAS = {
 
 
 def measures_schema(spectra, measures):
-    """The schema of the table at `spectra` with a column for each of these names instead of the singular values.
+    """The schema of the table at `spectra`, with a column for each of these measures instead of the singular values.
 
-    Where a measure has no value, as a rank of the zero matrix, it is null.
+    A measure without a value, such as the rank of the zero matrix, is null.
     """
     kept = [field for field in pq.read_schema(spectra) if field.name != "singular_values"]
     return pa.schema([*kept, *((name, pa.float64()) for name in measures)])
@@ -142,7 +142,7 @@ def measures_schema(spectra, measures):
 
 @contextmanager
 def atomic(path):
-    """A temporary path beside `path` that takes its name when the block ends well, and is deleted when it does not.
+    """A temporary path beside `path`: renamed to `path` if the block succeeds, deleted if it fails.
 
     Raises
     ------
@@ -157,12 +157,12 @@ def atomic(path):
             yield temporary
             os.replace(temporary, path)
     finally:
-        with suppress(OSError):  # what came before says why
+        with suppress(OSError):  # the error that came first says why
             temporary.unlink(missing_ok=True)
 
 
 def write_table(path, frame, schema, provenance):
-    """Write a data frame to Parquet, all at once or not at all.
+    """Write a data frame to Parquet, completely or not at all.
 
     Parameters
     ----------
@@ -193,18 +193,18 @@ def write_table(path, frame, schema, provenance):
 
 @contextmanager
 def reading(path):
-    """Raise a ValueError with one sentence if the table at `path`, which is read in the block, is damaged."""
+    """Raise a ValueError with one sentence if the table at `path`, which the block reads, is damaged."""
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
-        if getattr(error, "errno", None):  # the system's, such as a file that is not there
+        if getattr(error, "errno", None):  # from the system, such as a missing file
             raise
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(f"{path} is damaged: delete it, and the same command makes it anew ({reason})") from error
 
 
 def read_table(path, **options):
-    """A data frame with the table at `path`; `options` go to pandas.read_parquet (columns, filters).
+    """The table at `path` as a data frame; `options` go to pandas.read_parquet (columns, filters).
 
     Raises
     ------
@@ -222,22 +222,22 @@ def read_arrow(path):
 
 
 def read_tables(paths, **options):
-    """The rows of several tables of one schema, as one data frame; `options` as for `read_table`."""
+    """The rows of several tables of one schema as one data frame; `options` as for `read_table`."""
     frames = [read_table(path, **options) for path in paths]
     return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
 
 
 def read_provenance(path):
-    """What `write_table` was told of the origin of the table at `path`; raises a ValueError if the file is damaged."""
+    """The provenance of the table at `path`, as given to `write_table`; raises a ValueError if the file is damaged."""
     with reading(path):
         schema = pq.read_schema(path)
     return json.loads(schema.metadata[b"provenance"])
 
 
 def collect(parts, path, provenance):
-    """Write the rows of the tables `parts` to one, with a column for every wildcard that a part came from.
+    """Write the rows of the tables `parts` to one table, with a column for each wildcard of the parts.
 
-    A column that the parts have already, such as alpha in "theorem", is kept as it is. The kind of table is none.
+    A column that the parts already have, such as alpha in "theorem", is kept. The wildcard `table` becomes no column.
     """
     tables = []
     for part in parts:

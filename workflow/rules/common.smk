@@ -1,4 +1,4 @@
-"""The study, checked, and the functions of wildcards that rules share."""
+"""The checked study, and functions of wildcards that rules share."""
 
 import os
 import re
@@ -36,7 +36,7 @@ if full := explain_full_disk():
     sys.exit(full)
 try:
     for configfile in workflow.overwrite_configfiles:
-        read_config(configfile)  # Snakemake has read it, and takes the last of two equal keys
+        read_config(configfile)  # Snakemake has read it too, but silently takes the last of two equal keys
     check_demo(config)
     config.update(located_extensions(config, workflow.configfiles))
     STUDY = read_study(config)
@@ -44,42 +44,42 @@ try:
     if STUDY.data_dir:
         check_data_dir(os.path.expanduser(STUDY.data_dir))
 except ConfigError as error:
-    sys.exit(str(error))  # its sentences, where an exception would come with places in this file
+    sys.exit(str(error))  # only the sentences: an exception would add lines of this file
 
 RULES = os.path.realpath(str(workflow.current_basedir))
 RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
 PACKED_ARRAYS = [f"{split}_{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
-# Snakemake deletes what a rule declares before it runs, also what another study has just packed. So of a folder that
-# studies share, only the manifest is declared, and as a file that is updated, which Snakemake leaves in place.
+# Before a rule runs, Snakemake deletes its declared outputs, even if another study has just packed them. So in a folder
+# that studies share, only the manifest is declared, as a file that is updated, which Snakemake leaves in place.
 DECLARED_ARRAYS = [] if STUDY.data_dir else PACKED_ARRAYS
 shared = update if STUDY.data_dir else str
-EXTENSIONS = tuple(STUDY.extensions)  # scripts have them in snakemake.config: as params, files could not move
+EXTENSIONS = tuple(STUDY.extensions)  # scripts read snakemake.config; as params, moved files would trigger reruns
 TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
 TABLES = made_tables(STUDY)
 FIGURES = drawn_figures(STUDY, EXTENSIONS)
 NETWORK_LABELS = {name: network.label or name for name, network in STUDY.networks.items()}
 FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
-# What a run's results do not depend on: an edit there must not train for days.
+# Modules that cannot affect the results of a run: an edit must not trigger days of training.
 NOT_TRAINING = ["disk", "jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
 
 
 def prefer_own_squeue():
-    """Let a controller that submits to SLURM ask our squeue."""
+    """Put our squeue and its Python first on the PATH if this Snakemake submits to SLURM."""
     if workflow.executor_plugin.name == "slurm":
         prefer_commands(f"{WORKFLOW}/profiles/slurm/bin")
 
 
 def table_files(table, networks=None):
-    """Files of a table of the study: one; or one for each network, or for each of those named. None if there is none."""
+    """Files of a table of the study: one, or one for each (named) network; an empty list if the study lacks it."""
     if table in NETWORK_TABLES:
         return [f"{RESULTS}/tables/{table}/{name}.parquet" for name in networks or STUDY.networks]
     return [f"{RESULTS}/tables/{table}.parquet"] if table in TABLES else []
 
 
 def toy_parts(table):
-    """Tables of single toy runs, or problems, that make up a table of the study."""
+    """Tables of single toy runs, or problems, that are collected into a table of the study."""
     if table == "perturbations":
         places = [(name, seed) for name in ("plateaus", "activations") for seed in STUDY.assumptions.seeds]
         return [f"{RESULTS}/assumptions/{name}/seed_{seed}/perturbations.parquet" for name, seed in places]
@@ -91,12 +91,12 @@ def toy_parts(table):
 
 
 def toy_settings(*keys):
-    """These keys of `toy`, as params."""
+    """These keys of `toy`, for use as params."""
     return STUDY.toy.model_dump(include=set(keys)) if STUDY.toy else {}
 
 
 def stages_to_record(wildcards):
-    """Stages of Algorithm 1, in the middle of which a flow with diagonal weights is recorded too; none for others."""
+    """The stages in whose middle a flow with diagonal weights is recorded too; an empty list for other variants."""
     compared = wildcards.variant == "diagonal" and STUDY.toy.variants["diagonal"].method == "flow"
     return [f"{RESULTS}/toy/diagonal/seed_{wildcards.seed}/stages.parquet"] if compared else []
 
@@ -107,7 +107,7 @@ def diagonal_alphas(wildcards):
 
 
 def diagonal_files(table):
-    """A function of the wildcards: tables of the runs with `diagonal_alphas`."""
+    """A function of the wildcards that returns the tables of the runs with `diagonal_alphas`."""
     return lambda wildcards: [
         f"{RESULTS}/toy/diagonal/alpha_{alpha}/seed_{wildcards.seed}/{table}.parquet"
         for alpha in diagonal_alphas(wildcards)
@@ -115,55 +115,55 @@ def diagonal_files(table):
 
 
 def packed_files(wildcards):
-    """The packed dataset of a network, as far as Snakemake knows of it."""
+    """The files of a network's packed dataset that Snakemake knows."""
     folder = f"{DATASETS}/{STUDY.networks[wildcards.network].dataset}"
     return [f"{folder}/manifest.json", *(f"{folder}/{name}" for name in DECLARED_ARRAYS)]
 
 
 def source_entry(dataset):
-    """What is registered under the name that a dataset gives as its source."""
+    """The registered source of a dataset."""
     return find("source", STUDY.datasets[dataset].source, EXTENSIONS)
 
 
 def source_files(dataset):
-    """Files and folders that the source of a dataset is made from: its options that are paths."""
+    """Files and folders from which a dataset is made: the options of its source that are paths."""
     paths = [key for key, (annotation, *_) in source_entry(dataset).parameters.items() if annotation == "Path"]
     return [getattr(STUDY.datasets[dataset], key) for key in paths]
 
 
 def datasets_to_pack():
-    """Names of datasets, as a regular expression; one that is packed and whose source is gone is used as it is."""
+    """A regular expression for the names of datasets, except packed ones whose source is gone: those are used as is."""
     files = ["manifest.json", *PACKED_ARRAYS]
     packed = {name for name in STUDY.datasets if all(os.path.exists(f"{DATASETS}/{name}/{file}") for file in files)}
     names = [name for name in STUDY.datasets if name not in packed or source_exists(source_files(name))]
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-@cache  # looked at once per start
+@cache  # computed once per start
 def fingerprint(dataset):
-    """What changes with any file of the source of a dataset."""
+    """A hash that changes with any file of a dataset's source."""
     return source_fingerprint(source_files(dataset))
 
 
 def run_parts(wildcards):
-    """Tables of single runs that make up a table of a network."""
+    """Tables of single runs that are collected into a table of a network."""
     pattern = f"{RESULTS}/networks/{{network}}/alpha_{{alpha}}/seed_{{seed}}/{wildcards.table}.parquet"
     return [pattern.format(**run) for run in NETWORK_RUNS if run["network"] == wildcards.network]
 
 
 def hardware(key):
-    """A function of the wildcards: what a run of this network asks of the machine under this key."""
+    """A function of the wildcards that returns this key of the network's `hardware`."""
     return lambda wildcards: getattr(STUDY.networks[wildcards.network].hardware, key)
 
 
 def source_digest(wildcards):
-    """Digest of what packs a dataset: its source is chosen by name."""
+    """Digest of the code that packs a dataset, including its source, which is chosen by name."""
     source = source_entry(wildcards.dataset)
     return library_digest("networks/prepare_dataset", also=[source], without=["jobs", "ownership", "registry"])
 
 
 def training_digest(wildcards):
-    """Digest of what trains a network: model, loss and optimizer are chosen by name."""
+    """Digest of the code that trains a network, including model, loss and optimizer, which are chosen by name."""
     network = STUDY.networks[wildcards.network]
     names = {
         "model": network.model.family,
@@ -175,7 +175,7 @@ def training_digest(wildcards):
 
 
 def all_digest(script, kind):
-    """Digest of a script that uses all that is registered as `kind`."""
+    """Digest of a script that uses everything registered as `kind`."""
     return library_digest(script, also=list(registered(kind, EXTENSIONS).values()))
 
 

@@ -1,7 +1,7 @@
 """
-Figures of the paper and ours, by id. A figure is a script in scripts/figures/, which says which tables it reads.
+Figures of the paper and ours, by id. A figure is a script in scripts/figures/ that declares the tables it reads.
 
-Inputs: the tables of the study, and nothing else. Outputs: results/{study}/figures/, each figure as PDF and as PNG.
+Inputs: only the tables of the study. Outputs: results/{study}/figures/, each figure as PDF and as PNG.
 """
 
 

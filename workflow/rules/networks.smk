@@ -53,10 +53,10 @@ rule train_network:
         runtime=lambda wildcards, attempt: attempt * STUDY.networks[wildcards.network].hardware.runtime,
         gpu=hardware("gpu"),
         processes=hardware("processes"),
-        # Not params: a change of what the results do not depend on would train anew.
+        # Not params: the results do not depend on these, and a change must not trigger training.
         pass_size=hardware("pass_size"),
         checkpoint_minutes=STUDY.checkpoint_minutes,
-        # Not an output: Snakemake deletes the outputs of a job that failed, and this is what the next attempt needs.
+        # Not an output: Snakemake deletes outputs of a failed job, and the next attempt needs this folder.
         scratch_dir=SCRATCH,
     params:
         model=lambda wildcards: STUDY.networks[wildcards.network].model.model_dump(),

@@ -1,7 +1,7 @@
 """
-What is measured of networks: singular values of their products, and rank measures of these.
+Measurements of networks: singular values of their products, and rank measures of these.
 
-Inputs: snapshots of the weights. Outputs: results/{study}/networks/ and, a file for each network, tables/.
+Inputs: snapshots of the weights. Outputs: results/{study}/networks/, and tables/ with a file for each network.
 """
 
 

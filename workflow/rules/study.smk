@@ -1,8 +1,8 @@
 """
-The study as a whole: what it will cost, how far it has come, room on the disk, and what of it is published.
+The study as a whole: its cost, progress, disk space and publication.
 
-Inputs: the configuration, and the files of the study as far as there are any. Outputs: results/published/{study}/; of the
-others none but the log, so they always run.
+Inputs: the configuration, and any files that the study already has. Outputs: `publish` writes
+results/published/{study}/; the other rules write only a log, so they always run.
 """
 
 
@@ -23,7 +23,7 @@ rule plan:
 
 
 rule status:
-    """Print runs finished, running, stopped and waiting, and how far each has come."""
+    """Print finished, running, stopped and waiting runs, and their progress."""
     log:
         "<logs>/status.log",
     localrule: True
@@ -39,7 +39,7 @@ rule status:
 
 
 rule clean_scratch:
-    """Delete the state of finished runs, which are trained anew only when their results are asked for anew."""
+    """Delete the checkpoints of finished runs; their results stay."""
     log:
         "<logs>/clean_scratch.log",
     localrule: True
@@ -56,7 +56,7 @@ rule clean_scratch:
 
 
 rule clean_snapshots:
-    """Delete that and the snapshots of runs whose spectra are there; a new probe would then train anew."""
+    """Delete these and the snapshots of runs whose spectra exist; a new probe would then need to train again."""
     log:
         "<logs>/clean_snapshots.log",
     localrule: True
@@ -73,7 +73,7 @@ rule clean_snapshots:
 
 
 rule publish:
-    """Copy what is to be published of the study to results/published/."""
+    """Copy tables, figures and pages of the study to results/published/."""
     input:
         tables=[path for table in TABLES for path in table_files(table)],
         figures=[f"<results>/figures/{figure}.png" for figure in FIGURES],
@@ -94,6 +94,6 @@ rule publish:
     params:
         code=library_digest("study/publish_study"),
     message:
-        f"Published results of the study {STUDY.study}"
+        f"Publishing results of the study {STUDY.study}"
     script:
         "../scripts/study/publish_study.py"

@@ -1,12 +1,12 @@
 """
-Toy attention heads (paper, section 5 and Appendix A), Algorithm 1 and Theorem 4.5, and tests of their assumptions.
+Toy attention heads (paper, section 5 and Appendix A), Algorithm 1, Theorem 4.5, and tests of its assumptions.
 
 Inputs: the configuration under `toy` and `assumptions`. Outputs: results/{study}/toy/, assumptions/, and their tables.
 """
 
 
 rule toy:
-    """The toy runs, and Algorithm 1 against them."""
+    """The toy runs, compared with Algorithm 1."""
     input:
         [path for table in TOY_TABLES if table != "perturbations" for path in table_files(table)],
 
@@ -124,7 +124,7 @@ rule compare_theorem:
 
 
 rule perturb_toy:
-    """Perturbed runs and the trajectory that they left, for Assumption 4.3 (plateaus) or 4.4 (activations)."""
+    """Perturbed runs and the unperturbed trajectory, for Assumption 4.3 (plateaus) or 4.4 (activations)."""
     input:
         problem="<results>/toy/diagonal/seed_{seed}/problem.npz",
     output:
@@ -152,7 +152,7 @@ rule perturb_toy:
 
 
 rule collect_toy_table:
-    """All toy runs in one table, with columns such as `variant`, `alpha`, `seed` that say which they are."""
+    """All toy runs in one table, with columns such as `variant`, `alpha`, `seed` that identify them."""
     input:
         lambda wildcards: toy_parts(wildcards.table),
     output:

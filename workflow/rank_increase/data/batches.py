@@ -1,4 +1,4 @@
-"""Batches of a packed dataset on the training device, in an order that follows from seed and epoch alone."""
+"""Batches of a packed dataset on the training device, in an order that depends only on seed and epoch."""
 
 import numpy as np
 import torch
@@ -6,16 +6,15 @@ import torch.nn.functional as F
 
 from rank_increase.data.packed import map_in_order
 
-DEVICE_SHARE = 0.4  # of a GPU's free memory that a split may take; a larger one is read batch by batch
-READERS = 4  # threads that read such a split ahead
+DEVICE_SHARE = 0.4  # of a GPU's free memory that a split may fill; a larger split is read batch by batch
+READERS = 4  # threads that read ahead in such a split
 
 
 class Batches:
     """Batches of a dataset.
 
-    No random stream runs from step to step: the order of an epoch, its crops and its flips
-    are functions of (seed, epoch), whatever the device and the number of processes. So the number of a step is all that
-    a resumed run has to know.
+    No random stream runs from step to step: the order of an epoch, its crops and its flips are functions of
+    (seed, epoch), whatever the device and the number of processes. A resumed run needs only the number of its step.
 
     Parameters
     ----------
@@ -25,7 +24,7 @@ class Batches:
         Images in a step, over all processes. The incomplete last batch of an epoch is dropped.
     seed : int
     augment : bool
-        Random crops of the image with a margin of an eighth of its side, and random flips.
+        Whether to crop images at random, with a margin of an eighth of their side, and to flip them at random.
     rank, processes : int
         Each process sees every `processes`-th image of a batch.
 
@@ -49,7 +48,7 @@ class Batches:
         self.test_count = len(dataset.test_labels)
 
     def train(self, epoch, first_step=0):
-        """Images (n, height, width, channels), uint8, and labels (n,), this process's part of a step, step by step."""
+        """Yield this process's part of each step: images (n, height, width, channels), uint8, and labels (n,)."""
         rng = np.random.default_rng([self._seed, epoch])
         order = rng.permutation(self._count)
         margin = self._train.images.shape[1] // 8
@@ -63,23 +62,23 @@ class Batches:
             yield _crop_and_flip(images, shifts[chosen], flips[chosen], margin) if self._augment else images, labels
 
     def test(self, size):
-        """Images and labels as above, at most `size` at a time, of this process's part of the test split."""
+        """Yield images and labels of this process's part of the test split, at most `size` at a time."""
         places = np.arange(self._rank, self.test_count, self._processes)
         return self._test.read([places[start : start + size] for start in range(0, len(places), size)])
 
     def normalised(self, images):
-        """Images (n, channels, height, width), float32, of zero mean and unit variance over the train split."""
+        """Images (n, channels, height, width), float32, normalised by mean and deviation of the train split."""
         return ((images.float() - self._mean) / self._std).permute(0, 3, 1, 2)
 
 
 def meta_batch(shape):
-    """One sample as a model takes it, without numbers: what FLOPs are counted with on torch's meta device."""
+    """One sample in the form that a model takes, on torch's meta device, without numbers: for counting FLOPs."""
     height, width, channels = shape
     return torch.empty((1, channels, height, width), device="meta")
 
 
 class _Split:
-    """Images and labels of a split: on a GPU if they fit there, else read as they are needed."""
+    """Images and labels of a split: on a GPU if they fit there, else read when needed."""
 
     def __init__(self, images, labels, device):
         self.images, self._labels, self._device = images, labels, device
@@ -88,22 +87,22 @@ class _Split:
             self._resident = [torch.tensor(array, device=device) for array in (images, labels)]
 
     def read(self, batches):
-        """Images and labels on the device for each array of places in `batches`."""
+        """Yield images and labels on the device for each array of indices in `batches`."""
         if self._resident:
             for places in batches:
                 places = torch.from_numpy(places).to(self._device, non_blocking=True)
                 yield [part[places] for part in self._resident]
         elif self._device.type == "cpu":
             yield from map(self._gather, batches)
-        else:  # some batches ahead, while the device computes
+        else:  # reads some batches ahead while the device computes
             for images, labels in map_in_order(self._gather, batches, READERS):
                 yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
     def _gather(self, places):
-        """A copy of these images and labels alone: the memory map is never read as a whole."""
+        """A copy of only these images and labels: the memory map is never read as a whole."""
         pinned = self._device.type == "cuda"
         images = torch.empty((len(places), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-        np.take(self.images, places, axis=0, out=images.numpy(), mode="clip")  # other modes copy once more
+        np.take(self.images, places, axis=0, out=images.numpy(), mode="clip")  # other modes make another copy
         labels = torch.from_numpy(self._labels[places])
         return images, labels.pin_memory() if pinned else labels
 
@@ -113,11 +112,11 @@ def _free_memory(device):
 
 
 def _crop_and_flip(images, shifts, flips, margin):
-    """Images (n, height, width, channels) cropped from a black frame of `margin`, where flips is 1 mirrored.
+    """Images (n, height, width, channels) cropped from a black frame of width `margin`, mirrored where `flips` is 1.
 
-    torchvision.transforms.v2 gives the same pixels, but draws once for a whole batch: for a draw per image it is called
-    image by image, which on the CPU is two to four times as slow for images of 32 pixels (only large ones are faster),
-    and on a GPU takes several kernels per image instead of a few per batch.
+    torchvision.transforms.v2 gives the same pixels, but draws once per batch. One draw per image needs one call per
+    image. On the CPU, that is two to four times as slow for images of 32 pixels (and faster only for large ones); on a
+    GPU, it takes several kernels per image instead of a few per batch.
     """
     count, side = images.shape[:2]
     shifts, flips = (torch.from_numpy(part).to(images.device) for part in (shifts, flips))

@@ -1,4 +1,4 @@
-"""Encoded images as pixels of one size: what is done to those that are not 8-bit RGB, upright and large enough."""
+"""Decode images to pixels of one size, and convert those that are not 8-bit RGB, upright and large enough."""
 
 import io
 import logging
@@ -15,14 +15,14 @@ from rank_increase.data.packed import DatasetError, map_in_order
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SHARD = 256  # images decoded at a time by one thread
-# What is done to images that are not 8-bit RGB, upright and large enough; counted, and said once for each split.
+# Conversions of images that are not 8-bit RGB, upright and large enough; counted, and logged once for each split.
 CONVERSIONS = {
-    "frames": "have several frames, of which the first is taken",
+    "frames": "have several frames, of which the first is used",
     "rotated": "are stored turned or mirrored, and set upright by their EXIF orientation",
     "deep": "have 16 bits per channel, of which the upper 8 are kept",
-    "transparent": "have an alpha channel or a transparent color, and are put on white",
-    "palette": "have a palette, and get its colors",
-    "gray": "are grayscale, and get three equal channels",
+    "transparent": "have an alpha channel or a transparent color, and are drawn on white",
+    "palette": "have a palette, and are converted to its colors",
+    "gray": "are grayscale, and converted to three equal channels",
     "cmyk": "are CMYK, and converted to RGB without a color profile",
     "small": "are smaller than the packed size, and enlarged",
 }
@@ -30,9 +30,9 @@ logger = logging.getLogger("rank_increase")
 
 
 def decoded(encoded, size, threads, sha, split):
-    """Chunks (images, labels) in order; sha[split] becomes the SHA-256 of the SHA-256 of every image as it was read.
+    """Yield chunks (images, labels) in order; set sha[split] to the SHA-256 of the SHA-256 of every image as read.
 
-    Threads and not processes: Pillow decodes and resizes without Python's lock, and nothing has to be copied.
+    Threads rather than processes: Pillow decodes and resizes without Python's global lock, and nothing is copied.
     """
     digest, shards, found = sha256(), iter(lambda: list(islice(encoded, SHARD)), []), Counter()
     for images, labels, digests, of_shard in map_in_order(lambda shard: _decode_shard(shard, size), shards, threads):
@@ -46,7 +46,7 @@ def decoded(encoded, size, threads, sha, split):
 
 
 def _decode_shard(shard, size):
-    """Pixels, labels, digests, joined, and a count of `CONVERSIONS`, of a list of (name, bytes or path, label)."""
+    """Pixels, labels, joined digests, and a count of `CONVERSIONS`, for a list of (name, bytes or path, label)."""
     images, digests, found = np.empty((len(shard), size, size, 3), dtype=np.uint8), [], Counter()
     for image, (name, encoded, _) in zip(images, shard, strict=True):
         if isinstance(encoded, str):
@@ -61,7 +61,7 @@ def _decode_shard(shard, size):
 
 
 def _decode(name, encoded, size):
-    """Pixels (size, size, 3) of an image, and which of `CONVERSIONS` it took."""
+    """Pixels (size, size, 3) of an image, and the `CONVERSIONS` that were needed."""
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
             image, kinds = _convert(opened)
@@ -79,9 +79,9 @@ def _decode(name, encoded, size):
 
 
 def _convert(opened):
-    """The first frame as 8-bit RGB, upright, and which of `CONVERSIONS` that took."""
-    # Of an image with 16 bits per channel, Pillow keeps the upper 8 if it is in color; of a gray one it keeps all 16,
-    # and would make every value above 255 white. What it reads 16 bits from is known before the pixels are loaded.
+    """The first frame as upright 8-bit RGB, and the `CONVERSIONS` that were needed."""
+    # Of an image with 16 bits per channel, Pillow keeps the upper 8 if it is in color. If it is gray, Pillow keeps all
+    # 16 and would turn every value above 255 white. The depth is known before the pixels are loaded.
     deep = opened.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in opened.tile)
     deep = deep or (opened.mode == "I" and opened.format == "PPM")
     checks = {
@@ -104,7 +104,7 @@ def _convert(opened):
 
 
 def _orientation(opened):
-    """Its EXIF orientation, 2 to 8 if it is not upright; 1 where the EXIF data is damaged, as in some of ImageNet."""
+    """EXIF orientation, 2 to 8 if the image is not upright; 1 if the EXIF data is damaged, as in some of ImageNet."""
     try:
         return opened.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):

@@ -12,15 +12,15 @@ from http.client import HTTPException
 from rank_increase.data.packed import DatasetError, file_sha256
 from rank_increase.ownership import owned
 
-TIMEOUT = 60  # seconds without a byte after which a download counts as broken off
+TIMEOUT = 60  # seconds without data after which a download counts as interrupted
 logger = logging.getLogger("rank_increase")
 
 
 def download(mirrors, path, digest, rounds=3, pause=5.0):
-    """A file with this SHA-256, at `path`: from there, or from the first mirror that has it.
+    """Make sure that `path` is a file with this SHA-256; download it from the first mirror that has it.
 
-    What has come of a download that broke off stays beside it, and the next attempt resumes there. A process that
-    needs a file which another is downloading waits for it.
+    An interrupted download leaves a partial file beside `path`, and the next attempt resumes from it. A process waits
+    for a file that another process is downloading.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def download(mirrors, path, digest, rounds=3, pause=5.0):
     digest : str
         SHA-256, hexadecimal.
     rounds : int
-        How often each mirror is tried.
+        Number of attempts at each mirror.
     pause : float
-        Seconds between the first two rounds; twice as long each time.
+        Seconds between the first two rounds; doubled after each.
 
     Raises
     ------
@@ -44,10 +44,10 @@ def download(mirrors, path, digest, rounds=3, pause=5.0):
     turn = path.with_name(f".{path.name}.download")
     try:
         with owned(turn, f"download of {path}", patience=math.inf) as ownership:
-            if not path.exists() or file_sha256(path) != digest:  # else another process has just got it
+            if not path.exists() or file_sha256(path) != digest:  # else another process has just downloaded it
                 _download(mirrors, path, digest, rounds, pause, ownership)
     finally:
-        with suppress(OSError):  # another process has its turn
+        with suppress(OSError):  # another process is using the folder
             turn.rmdir()
     return path
 
@@ -67,7 +67,7 @@ def _download(mirrors, path, digest, rounds, pause, ownership):
                 ownership.check()
                 os.replace(part, path)
                 return
-            # If the beginning was another mirror's, this one may be right: its next turn starts from nothing.
+            # The partial file may be from another mirror and this one right: its next attempt starts afresh.
             part.unlink()
             problems[address] = "another SHA-256 than expected"
             logger.info("%s: %s", address, problems[address])
@@ -86,16 +86,16 @@ def _fetch(address, part, begun):
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        if begun and error.code == 416:  # nothing comes after what is there
+        if begun and error.code == 416:  # the partial file is already complete
             return
         raise
     with response:
-        goes_on = begun and getattr(response, "status", None) == 206
+        resumes = begun and getattr(response, "status", None) == 206
         expected = response.headers.get("Content-Length")
-        came = 0
-        with open(part, "ab" if goes_on else "wb") as file:
+        received = 0
+        with open(part, "ab" if resumes else "wb") as file:
             while block := response.read(1 << 18):
                 file.write(block)
-                came += len(block)
-    if expected and came < int(expected):
-        raise OSError(f"broken off after {came} of {expected} bytes")
+                received += len(block)
+    if expected and received < int(expected):
+        raise OSError(f"interrupted after {received} of {expected} bytes")

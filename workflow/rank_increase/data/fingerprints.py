@@ -1,15 +1,15 @@
-"""Whether the source of a dataset has changed, from names, sizes and times of its files: no sample is read."""
+"""Detect changes in the source of a dataset from names, sizes and times of its files, without reading a sample."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
-READERS = 16  # threads that ask for sizes and times: a network file system answers each question after a while
+READERS = 16  # threads that ask for sizes and times, as each request takes a while on a network file system
 
 
 def source_exists(roots):
-    """Whether all files and folders that a source names are there; True if it names none."""
+    """Whether all files and folders that a source names exist; True if it names none."""
     return all(Path(root).expanduser().exists() for root in roots)
 
 
@@ -19,12 +19,12 @@ def source_fingerprint(roots):
     Parameters
     ----------
     roots : list of str
-        Files, and folders with all that is in them.
+        Files, and folders with all their contents.
 
     Returns
     -------
     str or None
-        None if the source has no files of its own, or they are not there.
+        None if the source names no files, or they do not exist.
     """
     if not roots or not source_exists(roots):
         return None
@@ -34,12 +34,12 @@ def source_fingerprint(roots):
 
 
 def _parts(root):
-    """A file; or a folder and all folders below it, in order."""
+    """A file, or a folder and all folders below it, in order."""
     return [root] if root.is_file() else sorted(Path(folder) for folder, *_ in os.walk(root))
 
 
 def _digest(path):
-    """Of a file, or of the files in a folder."""
+    """Digest of a file, or of the files in a folder."""
     files = sorted(os.scandir(path), key=lambda entry: entry.name) if path.is_dir() else [path]
     states = [(file.name, file.stat()) for file in files if file.is_file()]
     lines = [f"{name} {state.st_size} {state.st_mtime_ns}\n" for name, state in states]

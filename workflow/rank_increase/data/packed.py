@@ -1,7 +1,8 @@
 """Packed image datasets: per split one array of uint8 pixels that can be memory-mapped, and its labels.
 
 A dataset is a folder with train_images.npy and test_images.npy of shape (count, height, width, channels),
-train_labels.npy and test_labels.npy, int64, and manifest.json, which comes last: without it the dataset is incomplete.
+train_labels.npy and test_labels.npy, int64, and manifest.json. The manifest is written last: without it the dataset is
+incomplete.
 """
 
 import errno
@@ -28,14 +29,14 @@ FILES = (*ARRAYS, "manifest.json")
 
 
 class DatasetError(ValueError):
-    """A data error that the user must fix; its text is one sentence that names the file."""
+    """A data error that the user must fix; the message is one sentence that names the file."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Half of a source: how many images there are, and chunks (images, labels) of them, in order.
+    """A split of a source: the number of images, and chunks (images, labels) of them, in order.
 
-    origin names the file or folder, for messages.
+    `origin` names the file or folder, for messages.
     """
 
     origin: str
@@ -45,10 +46,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset is packed from.
+    """The origin of a dataset.
 
-    classes are their names, shape is (height, width, channels), splits has a `Split` for "train" and for "test", sha256
-    the digests of what was read, complete once all chunks have been.
+    `classes` are their names, `shape` is (height, width, channels), `splits` has a `Split` for "train" and for "test".
+    `sha256` has the digests of what was read; it is complete once all chunks have been read.
     """
 
     classes: list
@@ -61,7 +62,7 @@ class Source:
 class Dataset:
     """A packed dataset: its arrays, memory-mapped read-only, and its manifest.
 
-    digest is the SHA-256 of what the manifest says of the contents, wherever they come from.
+    `digest` is the SHA-256 of what the manifest says about the contents, wherever they come from.
     """
 
     train_images: np.ndarray
@@ -73,23 +74,23 @@ class Dataset:
 
 
 def pack(folder, source, description, on_images=None, *, again=True):
-    """Write a dataset: all of it or none.
+    """Write a dataset, completely or not at all.
 
-    Of several processes that pack into the same folder at the same time, on one machine or several, each waits for the
-    one before.
+    If several processes, on one machine or several, pack into the same folder at the same time, each waits for the one
+    before.
 
     Parameters
     ----------
     folder : str
-        Where it goes. A dataset that is there already is replaced.
+        The target folder. A dataset already there is replaced.
     source : Source
     description : dict
-        What the dataset is made from: the source as the configuration has it, and more; kept in the manifest.
+        What the dataset is made from: the source as configured, and more; stored in the manifest.
     on_images : callable, optional
         Called with the number of images packed so far.
     again : bool
-        Whether to pack even if a dataset with the same description is there, which another process may have packed
-        while this one waited for it.
+        Whether to pack even if a dataset with the same description exists; another process may have packed it while
+        this one waited.
 
     Raises
     ------
@@ -97,7 +98,7 @@ def pack(folder, source, description, on_images=None, *, again=True):
         If a label is none of the classes, a split has no images or all its images are of one colour, the disk is too
         small, or the folder holds other files or cannot be written to; and what the source raises.
     """
-    folder = Path(folder).resolve()  # what a link points to is replaced, not the link
+    folder = Path(folder).resolve()  # replace what a link points to, not the link
     workplace = folder.with_name(f".{folder.name}.packing")
     try:
         with owned(workplace, f"dataset {folder}", patience=math.inf) as ownership:
@@ -117,7 +118,7 @@ def pack(folder, source, description, on_images=None, *, again=True):
 
 
 def _is_made_from(folder, description):
-    """Whether there is a dataset in the folder that was packed with this description."""
+    """Whether the folder holds a dataset that was packed with this description."""
     try:
         made_from = dict(open_dataset(folder).manifest["source"])
     except DatasetError:
@@ -127,9 +128,9 @@ def _is_made_from(folder, description):
 
 
 def _pack_as_owner(folder, workplace, ownership, source, description, on_images):
-    """Write a dataset beside its folder, and put it there in one step."""
-    for left in filter(Path.is_dir, workplace.iterdir()):  # of a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    """Write a dataset beside its folder, then move it there in one step."""
+    for leftover in filter(Path.is_dir, workplace.iterdir()):  # from a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     new, old = (workplace / f"{ownership.owner.token}.{part}" for part in ("new", "old"))
     try:
         _check_folder(folder)
@@ -144,8 +145,8 @@ def _pack_as_owner(folder, workplace, ownership, source, description, on_images)
             os.replace(folder, old)
         os.replace(new, folder)
     finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _check_folder(folder):
@@ -170,12 +171,12 @@ def _check_disk(folder, source):
 
 
 def _write(folder, source, on_images):
-    """The manifest of what it writes, but for the source."""
+    """Write the arrays; return the manifest without the source."""
     histogram = np.zeros((source.shape[2], 256), dtype=np.int64)  # of the train split, by channel
     digests, counts, packed = {}, {}, 0
     for name, split in source.splits.items():
         labels = []
-        # Not through a memory map: on a full disk, that kills the process without a word.
+        # Not through a memory map: on a full disk, that kills the process without a message.
         with open(folder / f"{name}_images.npy", "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (split.count, *source.shape)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -220,12 +221,12 @@ def _check_labels(labels, classes, origin, before):
 
 
 def open_dataset(folder):
-    """The `Dataset` that `pack` wrote to `folder`; no pixel is read yet, and nothing unpickled.
+    """The `Dataset` that `pack` wrote to `folder`. No pixel is read yet, and nothing is unpickled.
 
     Raises
     ------
     DatasetError
-        If a file is missing, cut short, or not what the manifest says.
+        If a file is missing, truncated, or differs from the manifest.
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
@@ -268,12 +269,12 @@ def _read_manifest(folder):
 
 
 def array_bytes(folder):
-    """How much `check_arrays` reads."""
+    """Number of bytes that `check_arrays` reads."""
     return sum((Path(folder) / name).stat().st_size for name in ARRAYS)
 
 
 def check_arrays(folder, on_bytes=None):
-    """Compare the arrays of a packed dataset, all of their bytes, with the manifest.
+    """Compare all bytes of the arrays of a packed dataset with the manifest.
 
     Parameters
     ----------
@@ -284,7 +285,7 @@ def check_arrays(folder, on_bytes=None):
     Raises
     ------
     DatasetError
-        If a file is missing or not what was packed.
+        If a file is missing or differs from what was packed.
     """
     folder, read = Path(folder), 0
 
@@ -307,9 +308,9 @@ def check_arrays(folder, on_bytes=None):
 
 
 def map_in_order(function, items, threads):
-    """What `function` returns for each item, in order, computed by threads that are never far ahead.
+    """Yield the results of `function` for the items, in order, computed by threads that read only a few items ahead.
 
-    Memory stays bounded where ThreadPoolExecutor.map would take all items at once.
+    Memory stays bounded, whereas ThreadPoolExecutor.map would take all items at once.
     """
     items, pending = iter(items), deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -325,7 +326,7 @@ def map_in_order(function, items, threads):
 
 
 def file_sha256(path, on_bytes=None):
-    """SHA-256 of a file, hexadecimal; `on_bytes` is called with the size of each block that was read."""
+    """SHA-256 of a file, hexadecimal; `on_bytes` is called with the size of each block read."""
     digest = sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -4,27 +4,26 @@ A claim is declared where it is tested, by a decorator with literal arguments:
 
     @register.claim(
         "theorem.stage_times",
-        source="Theorem 4.5",  # where the paper says it (numbering of version 1)
+        source="Theorem 4.5",  # place in the paper (numbering of version 1)
         statement="...",  # what is claimed, in our words
-        measure="...",  # what the value is, and over what it is taken
+        measure="...",  # what the value is, and what it is taken over
         relation="<",  # supported if the value stands in this relation to the threshold
         threshold=0.5,
         reason="...",  # for the threshold
         tables=["theorem"],
-        data="theorem",  # the rows that are asked; the names of the tables if not given
+        data="theorem",  # the rows that are used; default: the names of the tables
     )
     def stage_times(theorem):
         ...
         return value, "3 problems", "details: the numbers behind the value"
 
-The function takes its tables as data frames, in the order in which they are declared, and returns the value, what it
-rests on and, if there is more to say, details; or it raises `NotTested`. Its keyword-only parameters come from the
-declaration, as further arguments of the decorator, or from the configuration (`study_settings`). Texts may name them in
-braces.
+The function takes its tables as data frames, in the declared order, and returns the value, what it rests on and,
+optionally, details; or it raises `NotTested`. Its keyword-only parameters come from further arguments of the decorator
+or from the configuration (`study_settings`). Texts may refer to them in braces.
 
-A claim with `each=["network", "product"]` is tested for every network and product on their rows alone. Columns of the
-first table serve as well as these two. The values complete the id, and their labels stand for `{network}` and
-`{product}` in the texts.
+A claim with `each=["network", "product"]` is tested separately on the rows of each network and product; other columns
+of the first table work too. Their values are appended to the id, and their labels replace `{network}` and `{product}`
+in the texts.
 """
 
 import ast
@@ -42,13 +41,13 @@ from rank_increase.tables import SCHEMAS
 RELATIONS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq}
 REQUIRED = ("source", "statement", "measure", "relation", "threshold", "reason", "tables")
 OPTIONAL = ("data", "each")
-TABLES = {*SCHEMAS, "measures"} - {"claims"}  # that a claim may ask for
+TABLES = {*SCHEMAS, "measures"} - {"claims"}  # tables that a claim may use
 MOVEMENT = 0.05  # of a product within a perturbation window: up to this the window is on a plateau (Figure 9)
 FOLLOW = 6.1  # length of such a window where a study has none, in rescaled time: that of the paper
 
 
 class NotTested(ValueError):
-    """The tables lack what a claim's test needs; its text names that, without a full stop."""
+    """The tables lack what a claim's test needs; the message names what is missing, without a full stop."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ class Claim:
     value : float
         NaN if the claim could not be tested.
     n : str
-        How many runs, problems or heads the value rests on.
+        Number of runs, problems or heads that the value rests on.
     details : str
-        The numbers behind the value; or, of a claim that was not tested, what is missing.
+        The numbers behind the value; or what is missing, if the claim was not tested.
     """
 
     id: str
@@ -114,7 +113,7 @@ def declared_claims(extensions=()):
 
 
 def _group(entry):
-    """What declarations have in common that stand together on a page."""
+    """The group of a claim: claims of a group stand together on a page."""
     return entry.module is None, entry.details.get("each", [])
 
 
@@ -131,7 +130,7 @@ def _check(entry):
 
 
 def study_settings(study):
-    """What claims may take from the configuration, by name; a dict, empty without a toy model.
+    """Parameters that claims may take from the configuration; a dict, empty without a toy model.
 
     active: a product is active above it. max_time: end of the toy runs, rescaled. movement: largest movement of a
     product within a perturbation window on a plateau. speed: largest speed of a product at rest, per unit of rescaled
@@ -181,7 +180,7 @@ def evaluate(entries, tables, settings, labels):
 
 
 def _evaluate(entry, tables, settings, labels):
-    """Yield (place, claim): a network, product and so on, as a tuple, and what came of the test there."""
+    """Yield (place, claim): a tuple such as (network, product), and the claim with the result of its test there."""
     defaults = {name: ast.literal_eval(default) for name, (_, default, _) in entry.parameters.items() if default}
     known = defaults | settings | entry.details
     parameters = {name: known[name] for name in entry.parameters if name in known}
@@ -203,7 +202,7 @@ def _evaluate(entry, tables, settings, labels):
 
 
 def _rows(frame, place):
-    """Rows of one network, product and so on; a table without such a column has the same rows for all."""
+    """Rows of one place, such as a network and product; a table without these columns has the same rows for all."""
     for column, value in place.items():
         if column in frame:
             frame = frame[frame[column].astype(str) == value]
@@ -211,7 +210,7 @@ def _rows(frame, place):
 
 
 def _claim(entry, parameters, place, labels):
-    """A claim whose texts are complete, about one network, product and so on; about every one if there is no place."""
+    """A claim with completed texts, about one place, such as a network and product; about all if `place` is empty."""
     details = entry.details
     names = {"network": labels, "product": PRODUCT_NAMES}
     words = {name: _word(parameters.get(name, name)) for name in entry.parameters}
@@ -254,7 +253,7 @@ def claims_frame(claims):
 
 
 def number(value):
-    """A number as a page shows it: three digits that count, more for a whole number."""
+    """A number as shown on pages: three significant digits, more for a whole number."""
     if math.isnan(value):
         return "-"
     return f"{value:.0f}" if abs(value) < 1e6 and value == round(value) else f"{value:.3g}"

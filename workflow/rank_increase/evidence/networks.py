@@ -1,7 +1,7 @@
 """Claims about networks: the rank of what training adds to the products of every head, such as W_K W_Q^T and W_V W_O^T.
 
-Each is tested for every network and product. A run (a seed) is one experiment; its heads, of all layers, are not: the
-value of a run is a median over heads, and over runs the worst counts. The default init scale is 1.
+Each is tested for every network and product. A run (a seed) counts as one experiment, its heads do not: the value of a
+run is a median over the heads of all layers, and the worst run counts. The default init scale is 1.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from rank_increase.options import Alpha
 from rank_increase.registry import register
 
 HEAD = ["alpha", "seed", "layer", "head"]
-MIN_SCALES = 3  # a rank correlation of two is always 1 or -1
+MIN_SCALES = 3  # the rank correlation of two values is always 1 or -1
 
 
 @register.claim(
@@ -144,7 +144,7 @@ def rank_grows_with_scale(measures):
 
 
 def spearman(x, y):
-    """Spearman's rank correlation of two pandas.Series, ties by their mean rank; 0 if one of them is constant."""
+    """Spearman's rank correlation of two pandas.Series, with mean ranks for ties; 0 if one of them is constant."""
     ranks = np.stack([x.rank().to_numpy(), y.rank().to_numpy()])
     return np.corrcoef(ranks)[0, 1] if (np.ptp(ranks, axis=1) > 0).all() else 0.0
 

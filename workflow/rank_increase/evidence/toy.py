@@ -1,10 +1,9 @@
 """Claims about the toy models: Theorem 4.5 and its assumptions, Lemma 4.1, and Figures 2 and 6 to 10 of the paper.
 
-A problem is a seed: its data, teacher and theta_0. Over problems the worst value counts. Claims about the limit
-alpha -> 0 are tested at the smallest init scales of the study, on the problems that were run there.
+A problem is a seed: its data, teacher and theta_0. The worst problem counts. Claims about the limit alpha -> 0 are
+tested at the smallest init scales of the study, on the problems that were run there.
 
-Thresholds are orders of magnitude, halves or conventions, set for what the words of a claim mean and not for what comes
-out.
+Thresholds are orders of magnitude, halves or conventions. They follow from the wording of a claim, not from results.
 """
 
 import numpy as np
@@ -66,7 +65,7 @@ def product_plateaus(trajectory, *, speed: Positive):
 
 
 def _share(time, marked):
-    """Share of the time that lies in the `marked` intervals between two records."""
+    """Share of the time in the `marked` intervals between records."""
     return np.diff(time)[marked].sum() / (time[-1] - time[0])
 
 
@@ -96,7 +95,7 @@ def _grows_as_alpha_falls(rows, measure):
     data="losses, variant diagonal",
 )
 def neighbours_approach(losses):
-    """Loss curves of neighbouring alphas come closer and closer."""
+    """Loss curves of neighbouring alphas come ever closer."""
     return _curves_approach(losses, lambda alphas: zip(alphas, alphas[1:], strict=False))
 
 
@@ -113,7 +112,7 @@ def neighbours_approach(losses):
     data="losses, variant diagonal",
 )
 def one_limit(losses):
-    """Loss curves come closer and closer to that of the smallest alpha."""
+    """Loss curves come ever closer to that of the smallest alpha."""
     return _curves_approach(losses, lambda alphas: ((alpha, alphas[-1]) for alpha in alphas[:-1]))
 
 
@@ -142,7 +141,7 @@ def _curve_distance(one, other):
 
 
 def _largest_ratio(values):
-    """Largest ratio of a value to the one before it; after zero, zero counts as no growth."""
+    """Largest ratio of a value to the one before it; zero after zero counts as no growth."""
     return max(
         after / before if before else after and np.inf for before, after in zip(values, values[1:], strict=False)
     )
@@ -383,7 +382,7 @@ def strict_minima(stages):
     noise_on="nonnegligible",
 )
 def plateaus_return(perturbations, *, noise_on: Name, movement: Positive):
-    """Paths perturbed on a plateau come back to the path that they left."""
+    """Paths perturbed on a plateau return to the unperturbed path."""
     return _windows_return(
         _windows(perturbations, "plateaus", noise_on),
         lambda window: window.movement <= movement,
@@ -420,7 +419,7 @@ def plateaus_return(perturbations, *, noise_on: Name, movement: Positive):
     noise_on="nonnegligible",
 )
 def activations_return(perturbations, *, noise_on: Name, speed: Positive):
-    """Paths perturbed at an activation come back to the path that they left."""
+    """Paths perturbed at an activation return to the unperturbed path."""
     return _windows_return(
         _windows(perturbations, "activations", noise_on),
         lambda window: window.final_speed <= speed,
@@ -435,7 +434,7 @@ def _windows(perturbations, assumption, noise_on):
 
 
 def _windows_return(windows, usable, qualifier):
-    """The largest ratio of the windows that can show a return, which are those that `usable` is true of."""
+    """The largest ratio over the windows that can show a return: those for which `usable` is true."""
     if not windows:
         raise NotTested("perturbation runs")
     tested = [window.ratio for window in windows.values() if usable(window) and not np.isnan(window.ratio)]
@@ -553,9 +552,9 @@ def one_at_a_time(trajectory, *, variant: Name, active: Positive):
 
 
 def next_largest(run, active):
-    """For each entry that passes `active`, the largest of those that have yet to pass it over `active`, at that moment.
+    """For each entry that passes `active`: the largest entry that has yet to pass it, over `active`, at that time.
 
-    Values between two records are found on a line between their logarithms.
+    Values between two records are interpolated linearly in their logarithms.
     """
     values = run.pivot(index="rescaled_time", columns=["product", "index"], values="value").to_numpy()
     logs = np.log(np.maximum(np.abs(values), 1e-300) / active)
@@ -576,7 +575,7 @@ def _diagonal(rows):
 
 
 def _problems(rows):
-    """Runs by problem and init scale, from the largest scale to the smallest: {seed: {alpha: rows}}."""
+    """Runs by problem and init scale, from largest to smallest scale: {seed: {alpha: rows}}."""
     return {
         seed: {alpha: of_problem[of_problem["alpha"] == alpha] for alpha in sort_alphas(of_problem["alpha"])}
         for seed, of_problem in rows.groupby("seed")
@@ -584,7 +583,7 @@ def _problems(rows):
 
 
 def _at_smallest_alpha(values, worst, theorem):
-    """`values` are indexed by alpha and seed."""
+    """The worst of `values`, which are indexed by alpha and seed, at the smallest alpha."""
     smallest = sort_alphas(values.index.get_level_values("alpha"))[-1]
     tested = values[smallest]
     rows = theorem[(theorem["alpha"] == smallest)]
@@ -593,7 +592,7 @@ def _at_smallest_alpha(values, worst, theorem):
 
 
 def _nested(values):
-    """{(alpha, seed): value} as {seed: {alpha: value}}, seeds ascending and init scales from the largest."""
+    """{(alpha, seed): value} as {seed: {alpha: value}}, with seeds ascending and init scales descending."""
     seeds = sorted({seed for _, seed in values})
     return {
         seed: {alpha: values[alpha, seed] for alpha in sort_alphas(a for a, s in values if s == seed)} for seed in seeds
@@ -606,7 +605,7 @@ def _problem_list(seeds):
 
 
 def _count_problems(runs):
-    """In words, from a dict seed -> whatever has one entry for each init scale."""
+    """The number of problems and init scales, in words; `runs` is a dict seed -> one entry for each init scale."""
     counts = ", ".join(f"{len(of_problem)} init scales of seed {seed}" for seed, of_problem in runs.items())
     return f"{len(runs)} problem{'s' if len(runs) > 1 else ''} ({counts})"
 

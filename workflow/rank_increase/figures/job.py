@@ -1,4 +1,4 @@
-"""What every figure script does around its drawing: read tables, choose the style, write the files."""
+"""What every figure script does besides drawing: read tables, choose the style, write the files."""
 
 from textwrap import fill
 
@@ -10,7 +10,7 @@ from rank_increase.tables import read_tables
 
 
 class NothingToShow(ValueError):
-    """The tables lack what a figure is to show; its text is a sentence that says what."""
+    """The tables lack what a figure should show; the message is a sentence that says what."""
 
 
 class StudyTables:
@@ -21,7 +21,7 @@ class StudyTables:
     files : dict of str to list of str
         Table -> its files.
     labels : dict of str to str
-        Network -> what figures call it.
+        Network -> its label in figures.
     """
 
     def __init__(self, files, labels):
@@ -51,9 +51,9 @@ class StudyTables:
         if may_be_empty:
             return rows
         missing = [
-            f"{key} {', '.join(map(str, left))}"
+            f"{key} {', '.join(map(str, lacking))}"
             for key, value in wanted.items()
-            if (left := [one for one in _listed(value) if one not in set(rows[key])])
+            if (lacking := [one for one in _listed(value) if one not in set(rows[key])])
         ]
         if missing or rows.empty:
             raise NothingToShow(f"The table {table} has no rows with {' and '.join(missing) or 'any value'}.")
@@ -65,7 +65,7 @@ def _listed(value):
 
 
 def draw(main, snakemake):
-    """Write the figure that `main(tables, **options)` returns; or, if there is nothing to show, one that says so."""
+    """Write the figure that `main(tables, **options)` returns, or one that says that there is nothing to show."""
     provenance = start_job(snakemake)
     files = {name: [paths] if isinstance(paths, str) else list(paths) for name, paths in snakemake.input.items()}
     params = snakemake.params
@@ -79,7 +79,7 @@ def draw(main, snakemake):
 
 
 def sentence_figure(text):
-    """A figure that is a sentence."""
+    """A figure that contains only a sentence."""
     figure = Figure(figsize=(PAGE_WIDTH, 1.5))
     figure.text(0.5, 0.5, fill(text, 80), ha="center", va="center", parse_math=False)
     return figure

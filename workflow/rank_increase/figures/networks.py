@@ -1,9 +1,9 @@
-"""Panels of networks: what is shown of a run, and one function per kind of panel.
+"""Panels of networks: the data that they show, and one function per kind of panel.
 
 Panels take rows of the tables "spectra" and "measures" and fill an Axes. Layers and heads count from 0 in tables and
-from 1 in what a figure says. Means and standard deviations are over the heads of one layer of one run, never over
-seeds; the heads are all that the layer has, so the deviation is that of the population. Before the first step a change
-is zero and has neither rank nor normalized spectrum: panels of these begin with the first snapshot after it.
+from 1 in figures. Means and standard deviations are over the heads of one layer of one run, never over seeds; these are
+all heads of the layer, so the deviation is that of a population. Before the first step a change is zero and has neither
+rank nor normalized spectrum, so such panels begin with the first snapshot after it.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ BASELINES = {
     "random_product": {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "random change of equal norm"},
     "noisy_factors": {"color": "0.55", "ls": (0, (1, 1)), "zorder": 1, "label": "random change of the factors"},
 }
-COLORS = ("#1f5fb4", "#c00000", "#2e8b57", "#b8860b")  # of a network's products, in their order
+COLORS = ("#1f5fb4", "#c00000", "#2e8b57", "#b8860b")  # of a network's products, in order
 INDEX = "index of singular value"
 NORMALIZED = "singular value / largest"
 
@@ -45,18 +45,18 @@ def read_spectra(tables, network, matrices, **wanted):
 
 
 def read_stable_ranks(tables, network, **wanted):
-    """Stable ranks of changes, by training and at random, with the same columns and `seed`."""
+    """Stable ranks of the changes by training and of random changes, with the same columns and `seed`."""
     columns = ["epoch", "step", "layer", "head", "product", "matrix", "stable_rank", "alpha", "seed"]
     return tables.read("measures", columns, network=network, matrix=["delta", *BASELINES], **wanted)
 
 
 def products_of(rows):
-    """Names of the products in these rows, in the order of the network; a list."""
+    """Names of the products in these rows, in the network's order; a list."""
     return list(dict.fromkeys(rows["product"]))
 
 
 def delta_label(product):
-    """What training adds to a product, as a figure names it."""
+    """Label of the change of a product in figures."""
     return rf"$\Delta {PRODUCT_LABELS[product][1:]}" if product in PRODUCT_LABELS else f"Δ{product}"
 
 
@@ -71,19 +71,19 @@ def of_matrix(rows, matrix):
 
 
 def spread_layers(layers, wanted):
-    """Layers to show: the `wanted` ones; or, of a model that lacks one of them, as many spread over those it has.
+    """Layers to show: the `wanted` ones, or as many spread evenly over the model if it lacks one of them.
 
     Parameters
     ----------
     layers : int
-        How many the model has.
+        Number of layers of the model.
     wanted : list of int
         From 0, ascending.
 
     Returns
     -------
     list of int
-        As long as `wanted`; a layer occurs more than once where there are too few.
+        As long as `wanted`; layers repeat if there are too few.
     """
     if wanted[-1] < layers:
         return wanted
@@ -91,16 +91,16 @@ def spread_layers(layers, wanted):
 
 
 def choose_heads(rows, wanted, seed):
-    """Heads to show, drawn at random as in the paper, not for what they show; a list of (layer, head), none twice.
+    """Heads to show, drawn at random as in the paper, not selected; a list of (layer, head) without duplicates.
 
     Parameters
     ----------
     rows : pandas.DataFrame
-        Columns `layer`, `head` with all that the model has.
+        Columns `layer`, `head` with all heads of the model.
     wanted : list of int
         Layers, as for `spread_layers`.
     seed : int
-        Of the draw.
+        Seed of the draw.
     """
     layers, heads = rows["layer"].max() + 1, rows["head"].max() + 1
     orders = np.random.default_rng(seed).permuted(np.tile(np.arange(heads), (layers, 1)), axis=1)
@@ -111,12 +111,12 @@ def choose_heads(rows, wanted, seed):
 
 
 def head_name(layer, head):
-    """A head as a title says it."""
+    """A head, as named in titles."""
     return f"layer {layer + 1}, head {head + 1}"
 
 
 def stage_epochs(epochs, count=6):
-    """Up to `count` epochs from the first after initialization to the last, evenly spaced on a logarithmic axis."""
+    """Up to `count` epochs, from the first after initialization to the last, evenly spaced on a logarithmic axis."""
     epochs = np.unique(epochs)
     epochs = epochs[epochs > 0]
     targets = np.geomspace(epochs[0], epochs[-1], count)
@@ -124,7 +124,7 @@ def stage_epochs(epochs, count=6):
 
 
 def stage_colors(epochs):
-    """Greens, darker the later; a dict epoch -> RGBA."""
+    """Shades of green, darker for later epochs; a dict epoch -> RGBA."""
     return dict(zip(epochs, matplotlib.colormaps["Greens"](np.linspace(0.35, 1, len(epochs))), strict=True))
 
 
@@ -151,12 +151,12 @@ def draw_stages(axes, rows, colors):
 
 
 def _draw_normalized(axes, values, **style):
-    """A line that is named in the legend also where the values are zero, and there is nothing to see."""
+    """Draw a line that is in the legend even if all values are zero and it is invisible."""
     axes.plot(np.arange(1, len(values) + 1), values / (values[0] or np.nan), **style)
 
 
 def draw_evolution(axes, delta, shown=20):
-    """The largest singular values of the change of a product over training, the largest darkest.
+    """The largest singular values of the change of a product over training; the largest is darkest.
 
     Parameters
     ----------
@@ -164,11 +164,11 @@ def draw_evolution(axes, delta, shown=20):
     delta : pandas.Series
         Of `of_matrix`.
     shown : int
-        How many of them.
+        Number of singular values.
     """
     values = pd.DataFrame(np.stack(delta)[:, :shown], delta.index)
     values = values.melt(ignore_index=False, var_name="index").reset_index()
-    # Negative, as seaborn draws in ascending order; the lightest colors, which are hard to see on white, are left out.
+    # Negative, as seaborn draws in ascending order. The lightest colors, hard to see on white, are not used.
     hues = {"hue": -values["index"], "hue_norm": (-values["index"].max() / 0.85, 0), "palette": "viridis_r"}
     lineplot(values, x="epoch", y="value", **hues, estimator=None, legend=False, ax=axes)
     axes.set(xlim=(0, delta.index[-1]), xlabel="epoch", ylabel="")
@@ -176,7 +176,7 @@ def draw_evolution(axes, delta, shown=20):
 
 
 def draw_perturbation(axes, rows):
-    """Spectra of a product at initialization, of its change by training, and of random changes as large as that.
+    """Spectra of a product at initialization, of its change by training, and of random changes of equal size.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def draw_scales(axes, ranks, colors):
     ranks = ranks.assign(scale=ranks["alpha"].astype(float))
     for number, (seed, color) in enumerate(colors.items()):
         rows = ranks[(ranks["seed"] == seed) & (ranks["matrix"] == "delta")]
-        # Side by side, where bars at the same place would hide each other.
+        # Side by side, because bars at the same place would hide each other.
         rows = rows.assign(scale=rows["scale"] * 1.06 ** (number - (len(colors) - 1) / 2))
         series(rows, **bars, color=color, mec=color, label=f"seed {seed}")
     for baseline, style in BASELINES.items():
@@ -250,20 +250,20 @@ def draw_rank_increase(axes, ranks):
 
 
 def _deviation(values):
-    """One standard deviation to both sides of the mean: of all heads that there are, where seaborn's is of a sample."""
+    """One standard deviation on both sides of the mean: that of a population, whereas seaborn's is that of a sample."""
     return values.mean() - values.std(ddof=0), values.mean() + values.std(ddof=0)
 
 
 def scale_to_ranks(axes):
-    """A logarithmic axis of stable ranks with numbers at 1, 2, 5, 10, ..., and not much below 1, as they are not.
+    """A logarithmic axis of stable ranks with ticks at 1, 2, 5, 10, ..., and little room below 1, the least rank.
 
-    For panels that are complete: on a logarithmic axis, which panels may share, seaborn takes geometric means, and
-    limits that are set no longer follow the data.
+    Call this on complete panels: on a logarithmic axis, which panels may share, seaborn takes geometric means, and
+    fixed limits no longer follow the data.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-        One of those that share the axis.
+        One of the panels that share the axis.
     """
     axes.set(yscale="log")
     axes.set_ylim(bottom=0.9)
@@ -273,7 +273,7 @@ def scale_to_ranks(axes):
 
 
 def add_legend(figure, axes):
-    """The legend of one of the panels below a figure, with the random changes at its end."""
+    """Put the legend of a panel below the figure, with the random changes at the end."""
     handles, labels = axes.get_legend_handles_labels()
     at_random = [style["label"] for style in BASELINES.values()]
     order = sorted(range(len(labels)), key=lambda entry: labels[entry] in at_random)

@@ -1,6 +1,6 @@
-"""The style of figures, their panels, and how they are written.
+"""The style of figures, their layout, and how they are written.
 
-Figures are made without pyplot, so nothing is left behind between two of them.
+Figures are made without pyplot, so no state is shared between them.
 """
 
 import json
@@ -33,13 +33,13 @@ STYLE = {
     "legend.handlelength": 1.8,
     "figure.constrained_layout.w_pad": 0.06,
     "figure.constrained_layout.h_pad": 0.06,
-    "pdf.fonttype": 42,  # TrueType, so that text stays text in the PDF
+    "pdf.fonttype": 42,  # TrueType: text stays text in the PDF
 }
 
 
 @contextmanager
 def paper_style():
-    """Our style over Matplotlib's defaults, whatever the user's own settings are, until the block ends."""
+    """Our style on Matplotlib's defaults within the block, regardless of the user's own settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -71,7 +71,7 @@ def panel_grid(count, height, columns=3, **options):
 
 
 def save_figure(figure, pdf, png, *, dpi, provenance):
-    """Write a figure as PDF and as PNG, each all at once or not at all; the same figure gives the same bytes.
+    """Write a figure as PDF and as PNG, each completely or not at all; the same figure gives the same bytes.
 
     Parameters
     ----------
@@ -85,6 +85,6 @@ def save_figure(figure, pdf, png, *, dpi, provenance):
     text = json.dumps(provenance)
     with atomic(pdf) as temporary:
         figure.savefig(temporary, format="pdf", metadata={"Keywords": text, "CreationDate": None})
-    figure.set_layout_engine("none")  # keeps the layout that the PDF got: to find it takes as long as to draw
+    figure.set_layout_engine("none")  # keeps the layout of the PDF: finding it takes as long as drawing
     with atomic(png) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"provenance": text})

@@ -20,7 +20,7 @@ from rank_increase.toy.windows import Window
 
 DIAGONAL_LABELS = {"KQ": r"$\mathrm{diag}(w_Q)\mathrm{diag}(w_K)$", "VO": r"$\mathrm{diag}(w_V)\mathrm{diag}(w_O)$"}
 INACTIVE = "0.84"  # gray of entries that never become active, lighter than any stage
-PERTURBED_LINE = {"lw": 1.8, "alpha": 0.65}  # lets the reference over it show where the two agree
+PERTURBED_LINE = {"lw": 1.8, "alpha": 0.65}  # lets the reference show through where the two agree
 REFERENCE_LINE = {"color": "black", "lw": 0.6, "ls": (0, (5, 4))}
 MARK, MARK_SHADE = "#a40000", "#f9ebe9"  # of runs that do not meet the conditions of their experiment
 
@@ -33,7 +33,7 @@ def read_products(tables, variant, alphas, seed):
     tables : figures.job.StudyTables
     variant : str
     alphas : list of str or None
-        None for all that the table has.
+        None for all in the table.
     seed : int
     """
     columns = ["alpha", "rescaled_time", "product", "index", "value"]
@@ -42,18 +42,18 @@ def read_products(tables, variant, alphas, seed):
 
 
 def read_losses(tables, variant, alphas, seed):
-    """Losses over time of the same runs: `alpha`, `rescaled_time`, `loss`, a row for each moment."""
+    """Losses over time of the same runs: `alpha`, `rescaled_time`, `loss`, a row for each time."""
     rows = tables.read("losses", ["alpha", "rescaled_time", "loss"], variant=variant, alpha=alphas, seed=seed)
     return rows.astype({"alpha": str})
 
 
 def read_stages(tables, seed):
-    """The table "stages" of one seed, which may have none."""
+    """The table "stages" of one seed; may be empty."""
     return tables.read("stages", seed=seed, may_be_empty=True)
 
 
 def alpha_colors(alphas):
-    """A color for each init scale, the darker the smaller, so that the order survives printing in gray; a dict."""
+    """A color for each init scale, darker for smaller ones, so that the order survives printing in gray; a dict."""
     alphas = sort_alphas(alphas)
     return dict(zip(alphas, matplotlib.colormaps["inferno_r"](np.linspace(0.22, 1, len(alphas))), strict=True))
 
@@ -110,7 +110,7 @@ def draw_products(axes, run, product, colors):
     product : str
         KQ or VO.
     colors : dict
-        (product, index) -> color; entries that it lacks are drawn in gray, below the others.
+        (product, index) -> color; other entries are drawn in gray, below these.
     """
     lines = _by_index(run, product, "value")
     for index in lines:
@@ -120,16 +120,16 @@ def draw_products(axes, run, product, colors):
 
 
 def _by_index(run, product, column):
-    """One column of a product, a row for each moment and a column for each entry."""
+    """One column of a product as a table: a row for each time and a column for each entry."""
     return run[run["product"] == product].pivot(index="rescaled_time", columns="index", values=column)
 
 
 def row_label(weights, teacher, alpha):
-    """What a row of Figure 2 shows, in words, for `weights` and `teacher` as in the config."""
+    """Label of a row of Figure 2, for `weights` and `teacher` as in the configuration."""
     return f"{weights} weights,\n{teacher} teacher,\n{alpha_label(alpha)}"
 
 
-FORMS = {  # variant -> weights and teacher, as a row of Figure 2 says them
+FORMS = {  # variant -> weights and teacher, as in the label of a row of Figure 2
     "diagonal": ("diagonal", "diagonal"),
     "full": ("full", "diagonal"),
     "full_dense": ("full", "dense"),
@@ -143,8 +143,8 @@ def draw_runs(tables, shown, seed):
     ----------
     tables : figures.job.StudyTables
     shown : dict of str to str or None
-        Variant, a key of `FORMS`, -> init scale; None for the smallest that the study has. Variants without runs are
-        left out.
+        Variant, a key of `FORMS`, -> init scale; None for the smallest in the study. Variants without runs are left
+        out.
     seed : int
     """
     losses = tables.read("losses", ["variant", "alpha", "rescaled_time", "loss"], seed=seed)
@@ -199,9 +199,9 @@ def draw_windows(tables, assumption, seed, note, with_speed=False):
     assumption : {"plateaus", "activations"}
     seed : int
     note : callable
-        Window -> what to say of the run, and whether it is to be read with care.
+        Window -> a note on the run, and whether the run needs caution.
     with_speed : bool
-        Whether notes speak of the speed at the end of a window.
+        Whether notes mention the speed at the end of a window.
     """
     table, stages = tables.read("perturbations", assumption=assumption, seed=seed), read_stages(tables, seed)
     runs = [run for _, run in table.groupby("run")]
@@ -221,7 +221,7 @@ def draw_windows(tables, assumption, seed, note, with_speed=False):
 
 
 def draw_losses(axes, losses, colors, width=1.0):
-    """Loss against rescaled time, a line for each alpha, wider and on top the smaller it is.
+    """Loss against rescaled time, a line for each alpha; lines of smaller alpha are wider and on top.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def draw_losses(axes, losses, colors, width=1.0):
 
 
 def draw_window(axes, run, product, colors, shaded=False):
-    """Entries of a product along a perturbed path, in color, and along the path that it left, dashed.
+    """Entries of a product along a perturbed path, in color, and along the unperturbed path, dashed.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def draw_window(axes, run, product, colors, shaded=False):
     colors : dict
         As for `draw_products`.
     shaded : bool
-        Whether the run is to be read with care.
+        Whether the run needs caution.
     """
     perturbed, reference = (_by_index(run, product, column) for column in ("value", "reference"))
     for index in perturbed:
@@ -273,13 +273,13 @@ def draw_window(axes, run, product, colors, shaded=False):
 
 
 def note_window(axes, text, marked=False):
-    """Write `text` between a panel and its title, in red if the run is to be read with care."""
+    """Write `text` between a panel and its title, in red if the run needs caution."""
     style = {"color": MARK, "weight": "bold"} if marked else {"color": "0.3"}
     axes.text(0, 1.03, text, transform=axes.transAxes, fontsize=7, va="bottom", **style)
 
 
 def add_window_legend(figure, with_speed):
-    """Say below a figure of windows what the lines and, `with_speed` or without, the numbers in the notes are."""
+    """Explain below a figure of windows its lines and the numbers in its notes, including speeds if `with_speed`."""
     explanation = "distance: largest |perturbed - reference| over the entries of both products"
     explanation += "\nsupport: the ratio for the same noise on active weights alone"
     if with_speed:
@@ -314,7 +314,7 @@ def draw_stage_times(axes, theorem, colors, end):
 
 
 def stage_note(theorem):
-    """How many stages there are, and how many have no measured time at which alpha; lines that fit over a panel."""
+    """The number of stages, and of those without a measured time, by alpha; lines that fit above a panel."""
     missing = theorem["measured_time"].isna().groupby(theorem["alpha"]).sum()
     by_count = {}
     for alpha in sort_alphas(missing.index):
@@ -326,8 +326,8 @@ def stage_note(theorem):
 def draw_stage_errors(axes, theorem, colors):
     """|T - T_k| against ln(1/alpha): median, 10th to 90th percentile and largest over the stages that occur.
 
-    A line of slope -1 goes through the median of the smallest alpha: Theorem 4.5 does not promise a rate, but this is
-    what a delay of C_k / ln(1/alpha) looks like.
+    A line of slope -1 goes through the median at the smallest alpha: the slope of a delay of C_k / ln(1/alpha).
+    Theorem 4.5 itself does not promise a rate.
 
     Parameters
     ----------
@@ -380,7 +380,7 @@ class LimitLoss:
 
     @classmethod
     def of(cls, stages, losses):
-        """From the table "stages" of one seed; the loss at theta_0 is where the run with the smallest alpha starts."""
+        """From the table "stages" of one seed; at theta_0, the initial loss at the smallest alpha."""
         smallest = losses[losses["alpha"] == sort_alphas(losses["alpha"])[-1]]
         start = smallest.loc[smallest["rescaled_time"].idxmin(), "loss"]
         stages = stages.sort_values("stage")
@@ -391,11 +391,11 @@ class LimitLoss:
         return self.heights[np.searchsorted(self.times, time, side="right") - 1]
 
     def distance(self, run):
-        """Mean |loss - limit| over the rescaled time of a run: an estimate, a lower and an upper bound.
+        """Mean |loss - limit| over the rescaled time of a run: an estimate, a lower bound and an upper bound.
 
-        The estimate is by the trapezoidal rule on the moments recorded. Where the loss falls is only known to lie
-        between two of them, so at tiny alpha, where that decides, the bounds are far apart. They follow from a loss
-        that does not rise between two moments, as it cannot under gradient flow.
+        The estimate uses the trapezoidal rule on the recorded times. A fall of the loss is only known to lie between
+        two of them, so at tiny alpha, where this matters most, the bounds are far apart. They assume that the loss does
+        not rise between two records, as it cannot under gradient flow.
 
         Parameters
         ----------
@@ -415,7 +415,7 @@ class LimitLoss:
 
 
 def draw_limit(axes, limit, end):
-    """The limit of the loss as a broad gray staircase, for curves to be drawn over, up to rescaled time `end`."""
+    """The limit of the loss as a broad gray staircase up to rescaled time `end`, to be drawn below curves."""
     axes.plot(
         np.r_[limit.times, end],
         np.r_[limit.heights, limit.heights[-1]],
@@ -428,7 +428,7 @@ def draw_limit(axes, limit, end):
 
 
 def zoom_on_fall(axes, limit, high, low):
-    """Narrow a panel of losses to where the limit falls between two fractions of its start, if it does."""
+    """Zoom a panel of losses to where the limit falls between two fractions of its initial value, if it does."""
     heights = limit.heights / limit.heights[0]
     start, end = (limit.times[(heights < fraction).argmax()] for fraction in (high, low))
     if start < end:

@@ -1,4 +1,4 @@
-"""Multi-head attention with its four matrices kept apart, shared by the models.
+"""Multi-head attention with four separate matrices, shared by the models.
 
 nn.Linear computes x @ weight.T, the paper x @ W: a stored weight is the transpose of the paper's matrix. Only
 `Attention.weights` knows this; what it returns is in the paper's orientation.
@@ -14,7 +14,7 @@ from rank_increase.notation import WEIGHTS
 
 
 class Product(NamedTuple):
-    """A product A B^T of two weights that is to be watched, by the names that a model's `weights` has for them.
+    """A product A B^T of two weights to measure, given by the names of its factors in the model's `weights`.
 
     Factors have shape (heads, dim, dim_head), in the paper's orientation.
     """
@@ -26,7 +26,7 @@ class Product(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Multi-head softmax attention, its matrices without biases, as in eq. (1) of the paper."""
+    """Multi-head softmax attention without biases, as in eq. (1) of the paper."""
 
     def __init__(self, dim, heads, dim_head):
         super().__init__()
@@ -37,7 +37,7 @@ class Attention(nn.Module):
         self.W_O = nn.Linear(heads * dim_head, dim, bias=False)
 
     def forward(self, x, first_only=False):
-        """Output of shape (batch, tokens, dim), or (batch, 1, dim) for the first token's query alone."""
+        """Output of shape (batch, tokens, dim), or (batch, 1, dim) for only the first token's query."""
         if first_only:
             q = self.W_Q(x[:, :1])
             k, v = F.linear(x, torch.cat([self.W_K.weight, self.W_V.weight])).chunk(2, dim=-1)
@@ -72,7 +72,7 @@ def attention_weights(layers):
 
 
 def attention_products(layers):
-    """The products W_K W_Q^T (KQ) and W_V W_O^T (VO) of as many layers: a list of `Product`."""
+    """The products W_K W_Q^T (KQ) and W_V W_O^T (VO) of this many layers: a list of `Product`."""
     return [
         Product(name, layer, *(f"layer_{layer}.W_{letter}" for letter in name))
         for layer in range(layers)
@@ -82,7 +82,7 @@ def attention_products(layers):
 
 @torch.no_grad()
 def scale_linear_layers(modules, scale):
-    """Multiply weights and biases of the linear layers among `modules`, and in them, by `scale`, in place."""
+    """Multiply weights and biases of all linear layers in `modules` by `scale`, in place."""
     for module in modules:
         for layer in module.modules():
             if isinstance(layer, nn.Linear):

@@ -14,7 +14,7 @@ from rank_increase.registry import register
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a LayerNorm and added to what came in."""
+    """Attention and MLP, each after a LayerNorm and with a residual connection."""
 
     def __init__(self, dim, heads, dim_head, mlp_dim):
         super().__init__()
@@ -39,7 +39,7 @@ class VisionTransformer(nn.Module):
     Parameters
     ----------
     shape : tuple of int
-        Of an image: height, width (equal, a multiple of `patch_size`) and channels.
+        Shape of an image: height, width (equal, a multiple of `patch_size`) and channels.
     classes : int
         Number of classes.
     patch_size : int
@@ -81,7 +81,7 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patches of {patch_size} pixels do not fill images of {side}: choose a divisor.")
         self.patch_size = patch_size
         self.patch_embedding = nn.Linear(channels * patch_size**2, dim)
-        # The paper does not say; 0.02 is what [DBK+20] start positions from.
+        # The paper does not say; [DBK+20] initialize positions with 0.02.
         self.class_token = nn.Parameter(0.02 * torch.randn(dim))
         self.position = nn.Parameter(0.02 * torch.randn((side // patch_size) ** 2 + 1, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, dim_head, mlp_dim) for _ in range(depth))
@@ -96,7 +96,7 @@ class VisionTransformer(nn.Module):
         x = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1) + self.position  # (B, T, dim)
         for block in self.blocks[:-1]:
             x = block(x)
-        # The classifier reads the class token alone, so the last layer computes no other: same logits, same gradients.
+        # The classifier reads only the class token, so the last layer computes no other: same logits, same gradients.
         x = self.blocks[-1](x, first_only=True)
         return self.head(self.norm(x[:, 0]))
 
@@ -105,9 +105,9 @@ class VisionTransformer(nn.Module):
 
         The paper varies "the initialization scale of all layers by multiplying their initial values by a scale factor
         (we fix the scale of the initial token mapper)". Layers are the linear ones, with their biases: attention, MLP
-        and classifier. The token mapper is what makes tokens of an image: patch embedding, class token and positions.
-        LayerNorm keeps its gain of 1 and bias of 0, which are no random initial values: scaled as well, a gain would
-        act as a second factor `scale` on the layer behind it.
+        and classifier. The token mapper turns an image into tokens: patch embedding, class token and positions.
+        LayerNorm keeps its gain of 1 and bias of 0, which are not random initial values: a scaled gain would act as a
+        second factor `scale` on the next layer.
 
         Parameters
         ----------
@@ -117,9 +117,9 @@ class VisionTransformer(nn.Module):
         scale_linear_layers([self.blocks, self.head], scale)
 
     def products(self):
-        """The products to watch: a list of `attention.Product`."""
+        """The products to measure: a list of `attention.Product`."""
         return attention_products(len(self.blocks))
 
     def weights(self):
-        """Weights to keep in snapshots, by name: the factors of `products`, tensors on the device of the model."""
+        """Weights for snapshots, by name: the factors of `products`, tensors on the model's device."""
         return attention_weights([block.attention for block in self.blocks])

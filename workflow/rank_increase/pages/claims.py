@@ -6,11 +6,11 @@ import pandas as pd
 
 from rank_increase.evidence.claim import number
 
-MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}  # of verdicts, for whom colour says nothing
+MARKS = {"supported": "✓", "not supported": "✗", "not tested": "–"}  # for readers who cannot rely on colour
 
 
 def summary_frame(claims):
-    """What a reader wants first of the table "claims": a row each, all of it text, with headings for people."""
+    """A summary of the table "claims": one row per claim, as text, with readable headings."""
     return pd.DataFrame(
         {
             "verdict": claims["verdict"],
@@ -49,7 +49,7 @@ def claims_markdown(claims, study):
 
 
 def claims_html(claims, study):
-    """The same page as one HTML file that needs no other, for the report.
+    """The same page as one self-contained HTML file, for the report.
 
     Parameters
     ----------
@@ -84,10 +84,10 @@ def _background(row):
 
 
 _NOTES = """\
-A claim is supported if the value measured stands in the stated relation to its threshold, for which a reason is given
-below. Toy claims take the worst over problems (seeds), claims about networks the worst over runs (seeds) of a median
-over heads. A claim whose runs this study does not have is not tested. A verdict holds for these runs, at their sizes,
-and says nothing of significance where n is small."""
+A claim is supported if the measured value stands in the stated relation to its threshold; the reason for the threshold
+is given below. Toy claims take the worst value over problems (seeds). Claims about networks take a median over heads,
+then the worst over runs (seeds). A claim is not tested if this study lacks its runs. A verdict holds for these runs, at
+their sizes. Where n is small, it says nothing about significance."""
 _PAGE = """\
 <!DOCTYPE html>
 <html lang="en">

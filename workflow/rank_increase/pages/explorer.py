@@ -1,7 +1,7 @@
 """The explorer: one HTML file to browse a study's tables with sliders, from disk and offline.
 
-Numbers travel as one gzipped string of bytes with a JSON text that says where each array lies in it. What is drawn is
-decided in workflow/explorer/explorer.js; here the tables are only read, rounded and laid out for it.
+Numbers are stored as one gzipped string of bytes, with a JSON text that says where each array lies in it. What is drawn
+is decided in workflow/explorer/explorer.js; this module only reads, rounds and arranges the tables.
 """
 
 import base64
@@ -21,7 +21,7 @@ TOY_RUN = ["variant", "alpha", "seed"]
 NETWORK_RUN = ["network", "alpha", "seed"]
 HEADS = ["epoch", "layer", "head"]
 SHOWN = ("initial", "delta", "random_product", "noisy_factors")
-COLUMNS = {  # that the page needs of each table
+COLUMNS = {  # of each table, those that the page needs
     "trajectory": [*TOY_RUN, "rescaled_time", "product", "index", "value"],
     "losses": [*TOY_RUN, "rescaled_time", "loss"],
     "stages": ["seed", "stage", "product", "index", "predicted_time", "loss", *PRODUCTS],
@@ -33,19 +33,19 @@ COLUMNS = {  # that the page needs of each table
 
 
 class ArrayStore:
-    """Arrays one after the other in one string of bytes, little-endian."""
+    """Arrays, one after another, in one little-endian string of bytes."""
 
     def __init__(self):
         self._parts, self._size = [], 0
 
     def add(self, values, kind="float32", step=None):
-        """Where an array lies, a dict: `type`, `start` in bytes, `shape`, and `step`, the unit of integers, or None.
+        """Add an array; return its place, a dict: `type`, `start` in bytes, `shape`, `step` (of integers) or None.
 
         Parameters
         ----------
         values : array_like
         kind : str
-            float32, or for multiples of `step`, int16 or uint16.
+            float32; or int16 or uint16, for multiples of `step`.
         step : float
             Values are rounded to multiples of it.
         """
@@ -57,11 +57,11 @@ class ArrayStore:
         return place
 
     def add_signed(self, values):
-        """As `add`, in 16 bits: an error of 1/65534 of the largest absolute value at most."""
+        """As `add`, in 16 bits: an error of at most 1/65534 of the largest absolute value."""
         return self.add(values, "int16", step=float(np.abs(values).max(initial=0)) / 32767 or 1.0)
 
     def add_fractions(self, values):
-        """As `add`, for values in [0, 1], in 16 bits: an error of 1/131070 at most."""
+        """As `add`, for values in [0, 1], in 16 bits: an error of at most 1/131070."""
         return self.add(values, "uint16", step=1 / 65535)
 
     def base64(self):
@@ -70,7 +70,7 @@ class ArrayStore:
 
 
 def toy_part(store, trajectory, losses, stages, variants):
-    """What the page knows of the toy model, a dict; None if there is no run.
+    """The page's data on the toy model, a dict; None without runs.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _prediction(store, stages):
 
 
 def networks_part(store, spectra, measures, metrics, names):
-    """What the page knows of networks, a dict; None if there is no run.
+    """The page's data on networks, a dict; None without runs.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def networks_part(store, spectra, measures, metrics, names):
     spectra, measures, metrics : pandas.DataFrame or None
         Tables of the study.
     names : dict
-        Network -> what the page calls it.
+        Network -> its label on the page.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def _spectra(store, rows, key):
 
 
 def claims_part(claims):
-    """What the page knows of the claims, a list of dicts; None if there is none.
+    """The page's data on the claims, a list of dicts; None without claims.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def claims_part(claims):
 
 
 def read_study(tables):
-    """Tables by name, with the columns that the page needs, from a dict name -> list of paths, which may be empty."""
+    """Tables by name, with the columns that the page needs; `tables` is a dict name -> list of paths, maybe empty."""
     return {name: read_tables(paths, columns=COLUMNS[name]) for name, paths in tables.items() if paths}
 
 
@@ -204,12 +204,12 @@ def render_page(study, store):
     Parameters
     ----------
     study : dict
-        What the page shows, ready for JSON; its text may hold anything.
+        What the page shows, ready for JSON; its texts may contain any characters.
     store : ArrayStore
         The arrays that `study` refers to.
     """
     parts = {path.name.replace(".", "_"): path.read_text() for path in PAGE.iterdir()}
-    # In a script element only "<" can end the text early.
+    # Within a script element only "<" can end the text early.
     text = json.dumps(study, allow_nan=False).replace("<", "\\u003c")
     plotly = files("plotly").joinpath("package_data", "plotly.min.js").read_text("utf-8")
     return Template(parts.pop("page_html")).substitute(parts, study=text, arrays=store.base64(), plotly=plotly)

@@ -1,4 +1,4 @@
-"""What of a study is published: its tables, thinned where that costs nothing, and where they were made."""
+"""Publishing a study: its tables, rounded where that changes nothing that matters, and their provenance."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rank_increase.tables import atomic, read_arrow, read_provenance
 
-MANTISSA_BITS = 16  # a relative error of 2^-17, which no figure shows and no claim turns on
+MANTISSA_BITS = 16  # a relative error of 2^-17: invisible in figures, irrelevant to verdicts
 ROUNDED = {
     "trajectory": ["value"],
     "perturbations": ["value", "reference"],
@@ -21,7 +21,7 @@ ROUNDED = {
 
 
 def round_mantissa(values, bits=MANTISSA_BITS):
-    """Floating point numbers with `bits` bits of their mantissa, to the nearest; they compress to half the size.
+    """Floating point numbers rounded to `bits` bits of mantissa; they compress to half the size.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ def round_mantissa(values, bits=MANTISSA_BITS):
 
 
 def _table(path):
-    """Name of the table that a file belongs to: its own, or that of its folder, which has a file for each network."""
+    """Name of a file's table: the file's own name, or that of its folder if that has a file for each network."""
     path = Path(path)
     return path.stem if path.parent.name == "tables" else path.parent.name
 
 
 def publish_table(source, target):
-    """Copy a table, with the columns `ROUNDED` of tables of its name rounded; the same schema and metadata."""
+    """Copy a table with the same schema and metadata; round the columns that `ROUNDED` lists for it."""
     columns = ROUNDED.get(_table(source), [])
     table = read_arrow(source)
     for column in columns:
@@ -69,7 +69,7 @@ def _rounded(values):
 
 
 def publish(files, source, target):
-    """Copy files of a study into a folder, which loses the tables and figures that it had.
+    """Copy files of a study into a folder; tables and figures already there are deleted.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ def publish(files, source, target):
 
 
 def origin(claims):
-    """Where results come from: study, commit and versions, date, and this machine without its name; a dict.
+    """The origin of results: study, commit, versions, date, and this machine without its name; a dict.
 
     Parameters
     ----------
     claims : str
-        Path of the table "claims", the last that a study makes.
+        Path of the table "claims", the last one that a study makes.
     """
     provenance = read_provenance(claims)
     release = platform.freedesktop_os_release() if platform.system() == "Linux" else {}

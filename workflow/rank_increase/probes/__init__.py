@@ -1,1 +1,1 @@
-"""What is measured of a trained network."""
+"""Measurements of trained networks."""

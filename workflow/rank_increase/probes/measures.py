@@ -1,7 +1,7 @@
-"""Measures of rank and size: functions of singular values of shape (..., r), not negative and descending.
+"""Measures of rank and size: functions of singular values of shape (..., r), nonnegative and descending.
 
-The tables keep all singular values, and a rule of its own measures them: a new function here recomputes no spectrum. Of
-the zero matrix, which a change is before the first step, ratios are 0/0: nan, which is null in Parquet.
+The tables store all singular values, and a separate rule measures them, so a new function here recomputes no spectrum.
+For the zero matrix, which a change is before the first step, ratios are 0/0 = NaN, stored as null in Parquet.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from rank_increase.registry import register
 
 
 def _scaled(singular_values):
-    """Over the largest: their fourth powers are numbers even where those of the values underflow."""
+    """Singular values over the largest: their fourth powers do not underflow."""
     with np.errstate(invalid="ignore"):
         return singular_values / singular_values[..., :1]
 
@@ -42,7 +42,7 @@ def participation_ratio(singular_values):
 
 @register.measure("numerical_rank")
 def numerical_rank(singular_values, *, rtol: Share = 0.01):
-    """How many s are above rtol * max s.
+    """Number of s above rtol * max s.
 
     numpy's and torch's default, max(m, n) * eps, would count every direction that training has touched at all.
     """

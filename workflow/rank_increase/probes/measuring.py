@@ -1,4 +1,4 @@
-"""The table of measures, from that of singular values."""
+"""The table of measures, from the table of singular values."""
 
 import numpy as np
 import pandas as pd

@@ -1,28 +1,28 @@
-"""Singular values of the products of a network, such as W_K W_Q^T of every head, and of what training adds to them.
+"""Singular values of the products of a network, such as W_K W_Q^T of every head, and of their change by training.
 
 A product A B^T of dim x dim_head factors is never formed. With A = Q R, Q^T Q = 1, it has the singular values of R B^T,
-which has dim_head rows. What training adds to it,
+which has dim_head rows. The change by training,
 
     A B^T - A_0 B_0^T = A_0 (B - B_0)^T + (A - A_0) B^T,
 
-has rank 2 dim_head at most; the right-hand side does not cancel where the change is small. Written in an orthonormal
-basis of A_0 and A - A_0 it has 2 dim_head rows. A basis of A_0 is the same at every epoch; only its complement for
-A - A_0 has to be found anew.
+has rank 2 dim_head at most; the right-hand side does not suffer cancellation when the change is small. In an
+orthonormal basis of A_0 and A - A_0 it has 2 dim_head rows. The basis of A_0 is the same at every epoch; only its
+complement for A - A_0 has to be computed each time.
 
 Singular values of such a wide matrix are the square roots of the eigenvalues of its Gram matrix, at half the cost of an
 SVD, as long as none is below `GRAM_FLOOR` of the largest; else an SVD follows. The error is below 1e-10 of the largest
 singular value, and below 1e-5 of each one that is above 1e-10 of the largest. Gram matrices of the factors would be
 faster still, but lose what is below 1e-8 of |A| |B|, which can be more than the largest.
-Everything is numpy's LAPACK on stacks of heads: the same in torch took as long or longer, on one core.
+All computations use numpy's LAPACK on stacks of heads: on one core, torch took as long or longer.
 """
 
 import numpy as np
 import pandas as pd
 
-# Of the largest singular value. An eigenvalue of the Gram matrix has an error of 1e-15 of the largest, so its root has
-# one of 5e-11 where it is the floor. Deltas of first steps and of small init scales go below it, most others do not.
+# Relative to the largest singular value. An eigenvalue of the Gram matrix has an error of 1e-15 of the largest, so its
+# root has an error of 5e-11 at the floor. Deltas of first steps and of small init scales go below it, most do not.
 GRAM_FLOOR = 1e-5
-RANDOM = ("random_product", "noisy_factors")  # changes that are no training
+RANDOM = ("random_product", "noisy_factors")  # random changes, for comparison
 
 
 def singular_values(A, B):
@@ -59,7 +59,7 @@ def _transposed(matrices):
 
 
 class ProductSpectra:
-    """Singular values of a product of all heads of a layer: initial, trained, and of the difference.
+    """Singular values of one product, for all heads of a layer: initial, trained, and of the difference.
 
     Parameters
     ----------
@@ -70,8 +70,8 @@ class ProductSpectra:
     def __init__(self, A, B):
         self.A, self.B = np.asarray(A, dtype=float), np.asarray(B, dtype=float)
         dim, dim_head = self.A.shape[-2:]
-        self.rank = min(dim, 2 * dim_head)  # the most that the difference can have
-        # Where a basis of A and its change would be no shorter than the standard one, that is taken.
+        self.rank = min(dim, 2 * dim_head)  # the largest rank that the difference can have
+        # If a basis of A and its change would be as long as the standard basis, the standard basis is used.
         self._basis, self._A = np.linalg.qr(self.A) if 2 * dim_head < dim else (None, self.A)
 
     def initial(self):
@@ -104,11 +104,11 @@ class ProductSpectra:
         if self._basis is None:
             return change
         within = _transposed(self._basis) @ change
-        # One pass of Gram-Schmidt is enough: what it leaves in the span is eps |change|, and counts as that much.
+        # One pass of Gram-Schmidt is enough: the remainder in the span is eps |change|, an error of that size.
         return np.concatenate([within, np.linalg.qr(change - self._basis @ within, mode="r")], axis=-2)
 
     def _plus_initial(self, coordinates, right=None):
-        """A sum of `coordinates` and of A_0, or A_0 `right`, in the same basis, where A_0 has only the first rows."""
+        """The sum of `coordinates` and A_0 (or A_0 `right`) in the same basis, where A_0 has only the first rows."""
         total = coordinates.copy()
         total[..., : self._A.shape[-2], :] += self._A if right is None else self._A @ right
         return total
@@ -116,11 +116,11 @@ class ProductSpectra:
     def random_changes(self, A_norms, B_norms, delta_norms, rng):
         """Singular values of random perturbations as large as those of training, one of each kind for every head.
 
-        "random_product" is a product of two Gaussian matrices of shape dim x min(dim, 2 dim_head), with the Frobenius
-        norm of the delta: the delta's shape, norm and greatest rank, and nothing else of it. "noisy_factors" is what
-        the product of the initial factors gains when Gaussian noise is added to them, to each as much as training has
-        changed it; its norm is another than the delta's. Directions are drawn once for a head, so only norms differ
-        between steps.
+        "random_product" is a product of two Gaussian matrices of shape dim x min(dim, 2 dim_head), scaled to the
+        Frobenius norm of the delta. It shares only shape, norm and largest rank with the delta. "noisy_factors" is the
+        change of the initial product when each factor gets Gaussian noise with the norm of that factor's change by
+        training; its norm differs from the delta's. Directions are drawn once per head, so only norms differ between
+        steps.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class ProductSpectra:
         noise = rng.standard_normal((2, *self.A.shape))
         noise /= np.linalg.norm(noise, axis=(-2, -1), keepdims=True)
         change, noise_B = self._coordinates(noise[0]), _transposed(noise[1])
-        # The noise of B alone, of A alone, and of both: what norms p and q make of them is p q, p and q of each.
+        # Noise of B alone, of A alone, and of both: with norms p of A's and q of B's noise, times q, p and p q.
         alone_B = self._plus_initial(np.zeros((heads, self.rank, dim)), noise_B)
         alone_A, both = change @ _transposed(self.B), change @ noise_B
         A_norms, B_norms = A_norms[..., None, None], B_norms[..., None, None]
@@ -161,9 +161,9 @@ def spectra_frame(snapshots, seed, advance=lambda done: None):
     ----------
     snapshots : training.snapshots.Snapshots
     seed : int
-        Of the random changes.
+        Seed of the random changes.
     advance : callable
-        Called with the number of products done, of all layers.
+        Called with the number of products done, over all layers.
     """
     frames, done = [], 0
     layers = list(dict.fromkeys(layer for _, layer, *_ in snapshots.products))

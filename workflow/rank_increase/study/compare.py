@@ -1,4 +1,4 @@
-"""Two folders of results, table by table and column by column: where they differ, and by how much.
+"""Compare two folders of results by table and column: where they differ, and by how much.
 
 `make compare A=results/demo B=/tmp/before` prints it; the exit code is 1 if anything differs.
 """
@@ -15,7 +15,7 @@ from rank_increase.study.text import text_table
 
 
 def compare_folders(one, other):
-    """A row for every table and column that differs, and one for every table that does not.
+    """A row for every table and column that differs, and one for every table that is equal.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def compare_folders(one, other):
 
 
 def compare_tables(one, other):
-    """Yield (column, difference in words, largest absolute difference) of two data frames, by rows in their order."""
+    """Yield (column, difference in words, largest absolute difference) of two data frames, row by row."""
     for column in sorted(set(one.columns) ^ set(other.columns)):
         yield column, f"only in {'the first' if column in one else 'the second'}", np.nan
     if len(one) != len(other):
@@ -57,7 +57,7 @@ def _compare_columns(column, one, other):
     if all(lists):
         lengths = [series.map(lambda value: -1 if value is None else len(value)) for series in (one, other)]
         if (lengths[0].to_numpy() != lengths[1].to_numpy()).any():
-            yield column, "lists of other lengths", np.nan
+            yield column, "lists of different lengths", np.nan
             return
         one, other = (pd.Series(np.concatenate(series.dropna().to_list())) for series in (one, other))
     if pd.api.types.is_numeric_dtype(one) and pd.api.types.is_numeric_dtype(other):

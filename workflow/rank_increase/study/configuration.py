@@ -1,6 +1,6 @@
-"""The configuration of a study: its sections as types, its mistakes as sentences, and the runs that it asks for.
+"""The configuration of a study: its sections as types, the check of a file, and the runs that a study asks for.
 
-Config files, the JSON schema and config/README.md follow from the types below and from what is registered.
+The defaults, the JSON schema and config/README.md are generated from the types below and from the registry.
 """
 
 import os
@@ -34,22 +34,22 @@ from rank_increase.options import (
 from rank_increase.registry import RegistryError, registered
 from rank_increase.training.recipe import Recipe
 
-MIN_LOG_ALPHA = log_alpha("1e-150")  # below, alpha^2 is no float64
-LOG_SCALES = log_alpha("1e-15"), log_alpha("1e15")  # of a network, whose float32 squares and more must hold
+MIN_LOG_ALPHA = log_alpha("1e-150")  # below this, alpha^2 is zero in float64
+LOG_SCALES = log_alpha("1e-15"), log_alpha("1e15")  # of a network: float32 must hold squares of its weights, and more
 TOY_TABLES = ("trajectory", "losses", "events", "conservation", "stages", "theorem", "perturbations")
 NETWORK_TABLES = ("metrics", "spectra", "measures")
-RESERVED = ("published", "benchmarks")  # folders of results/ that are no study's
-MAX_TOY_BYTES = 10**12  # of a toy run: the memory of a large node
+RESERVED = ("published", "benchmarks")  # folders of results/ that belong to no study
+MAX_TOY_BYTES = 10**12  # the most that a toy run may take: the memory of a large node
 ONE_LINE = Field(min_length=1, json_schema_extra={"must_be": "a list of at least one line of runs"})
 DEMO = FilePath(__file__).resolve().parents[3] / "config" / "config.yaml"
 
 
 class ConfigError(ValueError):
-    """A user's mistake; its text is one sentence for each, which say what to change."""
+    """The user's mistakes; the message has one sentence for each, which says what to change."""
 
 
 def read_config(path):
-    """Read a config file, which is YAML in UTF-8.
+    """Read a config file, YAML in UTF-8.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def read_config(path):
     Raises
     ------
     ConfigError
-        If there is no such file, it is no YAML, or it has a key twice, of which YAML would silently take the last.
+        If the file is missing, is not YAML, or has a key twice, where YAML would silently take the last.
     """
     path = FilePath(path)
     try:
@@ -95,7 +95,7 @@ def _yaml_mistake(error, text):
 
 
 def _check_keys(path, node):
-    """Refuse a key that a mapping has twice, at any depth below a node of YAML."""
+    """Raise a `ConfigError` if a mapping has a key twice, at any depth below a YAML node."""
     if isinstance(node, yaml.MappingNode):
         lines = {}
         for key, value in node.value:
@@ -113,11 +113,11 @@ class Variant(Section):
     """A variant of the toy experiment."""
 
     weights: Literal["diagonal", "full"]
-    """The student's: diagonal or full."""
+    """Form of the student's weights: diagonal or full."""
     teacher: Literal["diagonal", "dense"] = "diagonal"
-    """diagonal (spread singular values) or dense (crowded ones)."""
+    """Form of the teacher's weights: diagonal (spread-out singular values) or dense (crowded ones)."""
     method: Literal["flow", "gd", "sgd"] = "flow"
-    """flow (gradient flow), gd (full-batch gradient descent) or sgd."""
+    """How it is trained: flow (gradient flow), gd (full-batch gradient descent) or sgd."""
 
 
 class ToyRuns(Section):
@@ -128,7 +128,7 @@ class ToyRuns(Section):
     alphas: Alphas
     """Init scales, below 1. Paper: 0.1 to 1e-32."""
     seeds: Seeds = [0]
-    """Each draws a problem: data, teacher and initial weights."""
+    """Seeds of the problems: each draws data, teacher and initial weights."""
 
 
 VARIANTS = {
@@ -144,49 +144,49 @@ class Toy(Section):
     """The toy model: one attention head taught by another (paper, eq. 1, section 5 and Appendix A)."""
 
     samples: Count = 1000
-    """Random sequences (paper: 1000)."""
+    """Number of random sequences (paper: 1000)."""
     tokens: Count = 10
-    """Tokens in each (paper: 10)."""
+    """Tokens in a sequence (paper: 10)."""
     dim: Count = 50
-    """Their dimension (paper: 50)."""
+    """Dimension of a token (paper: 50)."""
     teacher_std_KQ: Positive = 0.6
     """Standard deviation of the teacher's W_K and W_Q entries. The paper does not say."""
     teacher_std_VO: Positive = 0.8
     """Standard deviation of the teacher's W_V and W_O entries. The paper does not say."""
     headline_seed: Seed | None = None
-    """The problem that figures show; null: the first seed of the first line of `runs`."""
+    """Seed of the problem that figures show; null: the first seed of the first line of `runs`."""
     max_time: Positive = 1000
     """Training time, in units of ln(1/alpha) (paper: 1000)."""
     points: Points = 501
-    """Recorded moments of a run."""
+    """Times at which a run is recorded."""
     activation_weight: Positive = 0.1
     """A coordinate is active once the larger of its two weights is above this."""
     flow_rtol: Positive = 1.0e-10
-    """Relative error bound of the flow of diagonal weights, of the conserved coordinate s."""
+    """Relative error bound of the solver for the flow of diagonal weights, on the state s."""
     flow_atol: Annotated[
         float,
         Field(gt=0, le=1e-5, json_schema_extra={"must_be": "a positive number up to 1.0e-5: above, stages are missed"}),
     ] = 1.0e-6
-    """Absolute error bound of the same."""
+    """Absolute error bound of that solver, on s."""
     full_flow_rtol: Positive = 1.0e-4
-    """Relative error bound of the flow of full weights."""
+    """Relative error bound of the solver for the flow of full weights."""
     full_flow_atol: Positive = 1.0e-4
-    """Absolute error bound of the same, in units of alpha."""
+    """Absolute error bound of that solver, in units of alpha."""
     step: Positive = 0.45
     """Learning rate of GD and SGD. The paper does not say; the ticks of its Figure 9 imply about 0.45."""
     batch_size: Count = 100
-    """Samples in a minibatch of SGD."""
+    """Minibatch size of SGD, in samples."""
     variants: dict[Name, Variant] = VARIANTS
     """Named variants of the experiment."""
     runs: Annotated[list[ToyRuns], ONE_LINE]
-    """Which to run."""
+    """The runs: lines of variant, init scales and seeds."""
 
 
 class Plateaus(Section):
-    """Assumption 4.3: perturbations at random moments."""
+    """Assumption 4.3: perturbations at random times."""
 
     runs: Count = 5
-    """How many moments (paper: 5)."""
+    """Number of perturbed runs (paper: 5)."""
     std: Positive = 0.05
     """Standard deviation of the noise (paper: 0.05)."""
     follow: Positive = 6.1
@@ -197,7 +197,7 @@ class Activations(Section):
     """Assumption 4.4: perturbations where a weight becomes nonnegligible, followed until the next one does."""
 
     runs: Count = 5
-    """How many moments (paper: 5)."""
+    """Number of perturbed runs (paper: 5)."""
     std: Positive = 0.01
     """Standard deviation of the noise (paper: 0.01)."""
 
@@ -210,9 +210,9 @@ class Assumptions(Section):
     seeds: Seeds
     """Problems whose trajectory is perturbed."""
     threshold: Positive = 1.0e-5
-    """Weights above this are perturbed, and an activation is a weight that passes it (paper: tau = 1e-5)."""
+    """Weights above this are perturbed; an activation is a weight that passes it (paper: tau = 1e-5)."""
     points: Points = 201
-    """Recorded moments of each run."""
+    """Times at which each run is recorded."""
     plateaus: Plateaus = Plateaus()
     """Assumption 4.3."""
     activations: Activations = Activations()
@@ -220,20 +220,20 @@ class Assumptions(Section):
 
 
 class Hardware(Section):
-    """What a run asks of the machine; its results do not depend on it, but for rounding."""
+    """Resources of a run. Results do not depend on them, except for rounding."""
 
     gpu: Size = 0
-    """GPUs to ask SLURM for, each with a process of its own; 0 for a run on the CPU."""
+    """GPUs to request from SLURM, each with its own process; 0 for a run on the CPU."""
     processes: Count = 1
-    """Processes of a run on the CPU, which share the threads."""
+    """Processes of a run on the CPU; they share its threads."""
     threads: Count = 1
-    """CPU cores. Small models do best with 1, and as many runs side by side as there are cores."""
+    """CPU cores. Small models are fastest with 1 and as many parallel runs as there are cores."""
     mem_mb: Count = 3000
     """Memory, in MB."""
     runtime: Count = 240
-    """Minutes after which SLURM ends the job; the next attempt, which is given more, resumes it."""
+    """Minutes after which SLURM ends the job; the next attempt gets more time and resumes the run."""
     pass_size: Size = 0
-    """Samples that a device takes at once; a batch is made of as many passes as it needs. 0: no limit."""
+    """Samples that a device processes at once; a larger batch takes several passes. 0: no limit."""
 
 
 class NetworkRuns(Section):
@@ -242,72 +242,72 @@ class NetworkRuns(Section):
     alphas: Alphas
     """Init scales: factors on the initial values of all layers but the token embedding; "1" is the default."""
     seeds: Seeds = [0]
-    """Of the initial weights and of the order of the samples."""
+    """Seeds of the initial weights and of the order of the samples."""
 
 
 class Network(Section):
     """A model on a dataset with a recipe."""
 
     label: Text | None = None
-    """What figures and pages call it; null: its name."""
+    """Label in figures and pages; null: its name."""
     dataset: Name
-    """A name under `datasets`."""
+    """Its dataset, a name under `datasets`."""
     model: dict
     """The model, by `family` and its options."""
     recipe: Recipe
     """How it is trained."""
     hardware: Hardware = Hardware()
-    """What a run asks of the machine."""
+    """Resources of a run."""
     runs: Annotated[list[NetworkRuns], ONE_LINE]
-    """Which to run."""
+    """The runs: lines of init scales and seeds."""
 
 
 class Rate(Section):
-    """What a device computes."""
+    """Speed of a device."""
 
     peak_tflops: Positive
-    """Matrix products, in 10^12 floating point operations a second."""
+    """Peak rate of matrix products, in 10^12 floating point operations per second."""
     utilisation: Share
-    """The share of it that training comes to."""
+    """Share of the peak rate that training reaches."""
 
 
 class Images(Section):
     """Size of a dataset that is not packed yet."""
 
     train: Count
-    """Samples to train on."""
+    """Training samples."""
     test: Count
-    """Samples to test on."""
+    """Test samples."""
     shape: list[Count]
-    """Of a sample: height, width and channels of an image."""
+    """Shape of a sample: height, width and channels of an image."""
     classes: Count
-    """Of a label."""
+    """Number of classes."""
 
 
 class Plan(Section):
-    """What `make plan` assumes. No result depends on it."""
+    """Assumptions of `make plan`. No result depends on them."""
 
     gpu: Rate = Rate(peak_tflops=989.0, utilisation=0.4)
     """One GPU in bf16: 312 (A100), 989 (H100, H200) TFLOP/s."""
     cpu: Rate = Rate(peak_tflops=0.06, utilisation=0.4)
     """One CPU core of a server or laptop in float32: 0.05 to 0.15 TFLOP/s."""
     datasets: dict[Name, Images] = {}
-    """Datasets that are not packed yet, by name."""
+    """Sizes of datasets that are not packed yet, by name."""
 
 
 class Study(Section):
-    """A study: what to run, what to draw, and under which name."""
+    """A study: its name, what to run, and what to draw."""
 
     study: Name
     """Name of the study: results go to results/<study>/."""
     extensions: list[Path] = []
-    """Python files that register more models, sources, losses, optimizers, measures, claims or figures
-    (docs/extending.md), by paths from the folder of the config file."""
+    """Python files that register further models, sources, losses, optimizers, measures, claims or figures
+    (docs/extending.md); paths are relative to the config file."""
     data_dir: Path | None = None
-    """Folder of the packed datasets; null: results/<study>/datasets. Studies may share it, and it may be read-only."""
+    """Folder of the packed datasets; null: results/<study>/datasets. Studies can share it, and it may be read-only."""
     scratch_dir: Path | None = None
-    """Folder for the state of runs while they train; null: results/<study>/scratch. "~" and variables are those of the
-    machine that trains. All machines should see it: a run resumes only where it does."""
+    """Folder for the state of runs during training; null: results/<study>/scratch. "~" and environment variables are
+    expanded on the machine that trains. All machines should see this folder: a run resumes only where it is visible."""
     checkpoint_minutes: Positive = 5.0
     """Minutes between two checkpoints of a run."""
     toy: Toy | None = None
@@ -319,13 +319,13 @@ class Study(Section):
     networks: dict[Name, Network] = {}
     """Networks by name."""
     plan: Plan = Plan()
-    """What `make plan` assumes."""
+    """Assumptions of `make plan`."""
     figures: dict = {}
-    """Figures: `dpi`, those to leave out, and options of each by its name."""
+    """Figures: resolution, those to leave out, and options of each, by its name."""
 
 
 def choice(kind, key, extensions):
-    """A type for one of what is registered as `kind`: a mapping with its name under `key`, and its options."""
+    """A type for a choice among everything registered as `kind`: a mapping with a name under `key`, and its options."""
     types = [
         create_model(name, __base__=entry.options(), **{key: (Literal[name], Field(description=entry.summary))})
         for name, entry in registered(kind, extensions).items()
@@ -338,7 +338,7 @@ def choice(kind, key, extensions):
 
 @cache
 def study_type(extensions=()):
-    """The type `Study`, with what is registered in the library and in the files `extensions`."""
+    """The type `Study`, completed by what is registered in the library and in the files `extensions`."""
     recipe = create_model(
         "Recipe",
         __base__=Recipe,
@@ -366,7 +366,7 @@ def study_type(extensions=()):
         "Figures",
         __base__=Section,
         dpi=(Dpi, Field(150, description="Resolution of the PNG files, in dots per inch.")),
-        without=(list[Name], Field([], description="Figures that are not to be drawn.")),
+        without=(list[Name], Field([], description="Figures to leave out.")),
         **{
             name: (entry.options() | None, Field(None, description=entry.summary))
             for name, entry in registered("figure", extensions).items()
@@ -380,18 +380,18 @@ def study_type(extensions=()):
         networks=(dict[Name, network], Field({}, description="Networks by name.")),
         figures=(
             figures,
-            Field(figures(), description="Figures: resolution, those to leave out, and options of each by its name."),
+            Field(figures(), description="Figures: resolution, those to leave out, and options of each, by its name."),
         ),
     )
 
 
 def check_demo(config):
-    """Raise a `ConfigError` if a configuration would write other results to the folder of the demo.
+    """Raise a `ConfigError` if another study would write its results to the folder of the demo.
 
     Parameters
     ----------
     config : dict
-        What the user gave by --configfile and --config.
+        The user's configuration, from --configfile and --config.
     """
     demo = read_config(DEMO)
     if str(config.get("study")).casefold() == demo["study"].casefold() and config != demo:
@@ -411,15 +411,15 @@ def located_extensions(config, files):
     ----------
     config : dict
     files : list of str
-        The config files, each laid over those before.
+        The config files, later ones overriding earlier ones.
 
     Raises
     ------
     ConfigError
-        As of `read_config`.
+        As `read_config`.
     """
     paths = _extensions(config)
-    if list(paths) != config.get("extensions"):  # there are none, or a mistake, which `read_study` describes
+    if list(paths) != config.get("extensions"):  # no extensions, or a mistake that `read_study` describes
         return {}
     stating = [file for file in files if _extensions(read_config(file)) == paths]
     folder = FilePath(stating[-1]).parent if stating else FilePath()
@@ -450,7 +450,7 @@ def read_study(config):
 
 
 def _extensions(config):
-    """Extension files of a configuration that has not been checked yet; a tuple of str."""
+    """Extension files of an unchecked configuration; a tuple of str."""
     named = config.get("extensions")
     return tuple(path for path in named if isinstance(path, str)) if isinstance(named, list) else ()
 
@@ -484,7 +484,7 @@ def _sentences(error, config):
 
 
 def _shortened(value):
-    """A value as Python writes it, cut where it is longer than a sentence bears."""
+    """The repr of a value, shortened if it is too long for a sentence."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"
 
@@ -504,7 +504,7 @@ def _hint(key, known):
 
 
 def _locate(schema, location, config):
-    """Where a mistake is, as the config file has it, and the part of the JSON schema that it violates."""
+    """The place of a mistake, as the config file spells it, and the part of the JSON schema that it violates."""
     node, place, value, above = schema, "", config, (schema, "")
     for step in location:
         node = _resolved(schema, node)
@@ -518,7 +518,7 @@ def _locate(schema, location, config):
             of_any = next(iter(node.get("patternProperties", {}).values()), {})
             node = node.get("properties", {}).get(step, of_any)
             place, value = f"{place}.{name}" if place else str(name), _part(value, step)
-        elif value == step or isinstance(value, dict) and step in value.values():  # the name that was chosen
+        elif value == step or isinstance(value, dict) and step in value.values():  # the chosen name
             node = {"$ref": node["discriminator"]["mapping"][step]} if "discriminator" in node else node
         else:
             place = f"{place}.{name}" if place else str(name)
@@ -526,7 +526,7 @@ def _locate(schema, location, config):
 
 
 def _resolved(schema, node):
-    """A part of the schema with what it refers to in its place; of "this or null", this."""
+    """A part of the schema with its reference resolved; for "this or null", this."""
     while True:
         if reference := node.get("$ref"):
             node = {**schema["$defs"][reference.rpartition("/")[2]], **{k: v for k, v in node.items() if k != "$ref"}}
@@ -544,7 +544,7 @@ def _part(value, step):
 
 
 def _inconsistencies(study):
-    """Mistakes that no single key shows, as sentences without "config: "."""
+    """Mistakes that involve several keys, as sentences without "config: "."""
     if study.study.casefold() in RESERVED:
         yield f"`study` is {study.study!r}, but results/{study.study} is no study's: choose another name."
     yield from _repeated_runs(study)
@@ -558,7 +558,7 @@ def _inconsistencies(study):
 
 
 def _repeated_runs(study):
-    """Init scales in two spellings, which would be two runs, among the lines of the toy model or of a network."""
+    """Init scales in two spellings, which would become two runs, in the lines of the toy model or of a network."""
     of_toy = [line for line in study.toy.runs] if study.toy else []
     for where, lines in {
         "toy": of_toy,
@@ -609,18 +609,18 @@ def _toy_mistakes(study):
 
 
 def _toy_bytes(study):
-    """What a run of the toy model takes at least; sizes of large nodes are left to the user."""
+    """The least memory that a run of the toy model takes; up to the size of large nodes, the user decides."""
     toy = study.toy
     used = [toy.variants[line.variant] for line in toy.runs if line.variant in toy.variants]
     matrices = any(variant.weights == "full" or variant.teacher == "dense" for variant in used)
     data = 2 * toy.samples * toy.tokens * toy.dim  # X and Y
     weights = 8 * toy.dim ** (2 if matrices else 1)  # the student's and the teacher's
     points = max(toy.points, study.assumptions.points if study.assumptions else 0)
-    return 8 * (data + weights + 6 * 2 * toy.dim * points)  # a table's columns for both products
+    return 8 * (data + weights + 6 * 2 * toy.dim * points)  # the columns of a table, for both products
 
 
 def _gigabytes(size):
-    return f"{Decimal(size) / 10**9:,.1f} GB"  # a Decimal, as sizes may pass what a float holds
+    return f"{Decimal(size) / 10**9:,.1f} GB"  # a Decimal, as sizes may exceed the range of a float
 
 
 def _assumption_mistakes(study):
@@ -653,7 +653,7 @@ def _network_mistakes(study, name, network):
 
 
 def _figure_mistakes(study):
-    """Figures that are not there, or show what the study does not run."""
+    """Figures that do not exist, or that show runs which the study lacks."""
     figures = registered("figure", tuple(study.extensions))
     for name in study.figures.without:
         if name not in figures:
@@ -689,14 +689,14 @@ _SHOWN = {  # options of figures that name runs -> what of a run they name
 
 
 def toy_runs(study):
-    """The toy runs of a study, each a dict with `variant`, `alpha`, `seed`; none twice."""
+    """The toy runs of a study, each a dict with `variant`, `alpha`, `seed`; no duplicates."""
     lines = study.toy.runs if study.toy else ()
     runs = {(line.variant, alpha, seed): None for line in lines for alpha in line.alphas for seed in line.seeds}
     return [dict(zip(("variant", "alpha", "seed"), run, strict=True)) for run in runs]
 
 
 def network_runs(study):
-    """The runs of networks of a study, each a dict with `network`, `alpha`, `seed`; none twice."""
+    """The network runs of a study, each a dict with `network`, `alpha`, `seed`; no duplicates."""
     runs = {
         (name, alpha, seed): None
         for name, network in study.networks.items()
@@ -708,13 +708,13 @@ def network_runs(study):
 
 
 def headline_seed(study):
-    """The problem of the toy model that figures show."""
+    """Seed of the toy problem that figures show."""
     seed = study.toy.headline_seed
     return study.toy.runs[0].seeds[0] if seed is None else seed
 
 
 def made_tables(study):
-    """Names of the tables that a study makes, in their order."""
+    """Names of the tables that a study makes, in order."""
     diagonal = any(run["variant"] == "diagonal" for run in toy_runs(study))
     made = {
         **dict.fromkeys(("trajectory", "losses", "events", "conservation"), study.toy is not None),
@@ -728,8 +728,8 @@ def made_tables(study):
 def drawn_figures(study, extensions=()):
     """Figures that a study draws: a dict id -> registry.Entry.
 
-    These are all whose tables it makes, but for those of `figures.without`, and for those registered as `optional` that
-    the configuration does not name.
+    These are all figures whose tables it makes, except those in `figures.without`, and those registered as `optional`
+    that the configuration does not name.
     """
     tables = set(made_tables(study))
     return {
@@ -742,10 +742,10 @@ def drawn_figures(study, extensions=()):
 
 
 def figure_options(study, entry):
-    """Options of a figure that the configuration states, and those that its registration fixes; a dict.
+    """Options of a figure that the configuration states or its registration fixes; a dict.
 
-    Those that are left out follow from what the study runs: `seed` of the toy model is the headline seed, `network` the
-    first.
+    Options left out follow from the runs of the study: `seed` of the toy model is the headline seed, `network` is the
+    first network.
     """
     chosen = getattr(study.figures, entry.name)
     options = {} if chosen is None else chosen.model_dump(exclude_none=True)
@@ -758,7 +758,7 @@ def figure_options(study, entry):
 
 
 def shown_networks(study, entry):
-    """Names of the networks whose tables a figure reads; all of them if it does not choose."""
+    """Names of the networks whose tables a figure reads; all networks if it does not choose."""
     options = figure_options(study, entry)
     return options.get("networks") or ([options["network"]] if "network" in options else list(study.networks))
 
@@ -766,7 +766,7 @@ def shown_networks(study, entry):
 def explorer_start(study):
     """What the explorer shows first: a dict with `scale`, `seed` of a network, `alpha`, `problem` of the toy model."""
     toy = [run for run in toy_runs(study) if run["seed"] == headline_seed(study) and run["variant"] == "diagonal"]
-    paper = [run["alpha"] for run in toy if log_alpha(run["alpha"]) >= log_alpha("1e-32")]  # stages are seen best there
+    paper = [run["alpha"] for run in toy if log_alpha(run["alpha"]) >= log_alpha("1e-32")]  # stages are clearest there
     start = {"scale": "1", "seed": next((run["seed"] for run in network_runs(study)), 0)}
     if study.toy:
         start |= {"problem": headline_seed(study), "alpha": min(paper, key=log_alpha) if paper else None}
@@ -774,7 +774,7 @@ def explorer_start(study):
 
 
 def check_folder(folder):
-    """Raise a `ConfigError` if no results can be written to `folder`, existing or not."""
+    """Raise a `ConfigError` if results cannot be written to `folder`, which need not exist."""
     nearest = _nearest(folder)
     if not nearest.is_dir():
         raise ConfigError(f"{nearest} is a file where the folder of results should be: move it away.")
@@ -783,20 +783,20 @@ def check_folder(folder):
 
 
 def check_data_dir(folder):
-    """Raise a `ConfigError` if `folder`, which may be read-only or not exist yet, can be no folder."""
+    """Raise a `ConfigError` if `folder` cannot be a folder; it may be read-only, or not exist yet."""
     nearest = _nearest(folder)
     if not nearest.is_dir():
         raise ConfigError(f"config: `data_dir` is {str(folder)!r}, but {nearest} is a file: name a folder.")
 
 
 def _nearest(folder):
-    """The folder, or the nearest above it that exists."""
+    """The folder if it exists, else its nearest existing parent."""
     folder = FilePath(folder).absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 if __name__ == "__main__":
-    # For make: Snakemake reads config files before any code of ours, and answers some mistakes with a traceback.
+    # For make: Snakemake reads config files before our code runs, and answers some mistakes with a traceback.
     try:
         read_config(sys.argv[1])
     except ConfigError as error:

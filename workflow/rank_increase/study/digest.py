@@ -1,7 +1,7 @@
-"""Digests of code: parameters of rules, so that results are made again when the code behind them changes.
+"""Digests of code: parameters of rules, so that jobs run again when the code behind their results changes.
 
-Code is compared as syntax trees, written out here: `ast.unparse` and `ast.dump` write the same tree differently in
-different versions of Python. Only the standard library is imported, so that any Python can compute a digest.
+Code is compared as syntax trees. They are written out here, because `ast.unparse` and `ast.dump` differ between
+versions of Python. Only the standard library is imported, so that any Python can compute a digest.
 """
 
 import ast
@@ -14,8 +14,8 @@ from pathlib import Path
 
 WORKFLOW = Path(__file__).resolve().parents[2]
 LIBRARY = "rank_increase"
-WHOLE, IMPORTED = None, ""  # in place of a name: all of a module, and what runs when it is imported
-REDUNDANT = {"ctx", "kind", "type_comment"}  # fields: where a node stands, whether a string is u"", a comment
+WHOLE, IMPORTED = None, ""  # instead of a name: a whole module, and what runs when it is imported
+REDUNDANT = {"ctx", "kind", "type_comment"}  # fields: use of a name, prefix u"" of a string, type comment
 _SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _IMPORTS = ast.Import | ast.ImportFrom
 
@@ -23,30 +23,31 @@ _IMPORTS = ast.Import | ast.ImportFrom
 def library_digest(script, without=(), also=(), folder=WORKFLOW):
     """Hash of a script and of the library code that it uses; 12 hexadecimal digits.
 
-    Snakemake sees neither imported modules nor what an edit means. With this among its parameters, a rule runs again
-    when code that it uses changes, but not for a comment, a docstring, formatting, a fresh checkout or another Python.
+    Snakemake sees neither imported modules nor what an edit means. With this digest among its parameters, a rule runs
+    again when code that it uses changes, but not after a change of comments, docstrings, formatting or the version of
+    Python, nor after a fresh checkout.
 
-    Functions, classes, assignments and imports at the top level of a module count if their names are used by the script
-    or by what else counts. Other statements at the top level count in every module that is imported. A module that is
-    imported itself (`import rank_increase.x`, `from rank_increase import x`) counts as a whole. Code that is looked up
-    by its name in the registry is not seen: name it in `also`.
+    Functions, classes, assignments and imports at the top level of a module count if the script, or other code that
+    counts, uses their names. Other top-level statements count in every imported module. A module that is itself
+    imported (`import rank_increase.x`, `from rank_increase import x`) counts as a whole. Code that is looked up by name
+    in the registry is not found: list it in `also`.
 
     Parameters
     ----------
     script : str or Path
-        Path in `folder`/scripts, without ".py"; or any Python file.
+        Path in `folder`/scripts, without ".py"; or the path of any Python file.
     without : sequence of str
-        Modules of the library to leave out: for a rule that takes long, those that do not change what it computes. A
-        package stands for all its modules, here and in `also`.
+        Modules of the library to leave out: for a rule that takes long, those that do not affect its results. A package
+        stands for all its modules, here and in `also`.
     also : sequence of registry.Entry
         What the script looks up in the registry.
     folder : Path
-        With the scripts and the library.
+        The folder that contains the scripts and the library.
 
     Raises
     ------
     ValueError
-        If the script, or anything named or imported, is missing, or if an import is relative or has a star.
+        If the script, or anything named or imported, is missing, or if there is a relative import or `import *`.
     """
     left_out = {name for module in without for name in _modules(folder, f"{LIBRARY}.{module}")}
     roots = [(script if isinstance(script, Path) else folder / "scripts" / f"{script}.py", WHOLE)]
@@ -64,7 +65,7 @@ def library_digest(script, without=(), also=(), folder=WORKFLOW):
                 counted[name, index] = statement.text
                 pending += [(name, used) for used in statement.uses & module.binds]
                 pending += [_resolve(folder, *imported) for imported in statement.imports]
-    # Of a file outside of `folder`, only the name: it may lie elsewhere on another machine.
+    # Of a file outside `folder`, only the name: its path may differ on another machine.
     lines = [f"{name.rpartition(os.sep)[2]}: {text}" for (name, _), text in sorted(counted.items())]
     return sha256("\n".join(lines).encode()).hexdigest()[:12]
 
@@ -84,13 +85,13 @@ class _Statement:
     Parameters
     ----------
     text : str
-        Equal for equal code.
+        The code, the same for equal code.
     runs : bool
-        Whether it counts as soon as its module is imported, since it does more than define names.
+        Whether it counts whenever its module is imported, because it does more than define names.
     binds, uses : set of str
-        Names that it defines, and all names in it.
+        Names that it defines, and all names that occur in it.
     imports : list of (str, str or None)
-        What it imports from the library: a module, and a name in it or `WHOLE`.
+        What it imports from the library: a module, and a name in that module or `WHOLE`.
     """
 
     text: str
@@ -104,14 +105,14 @@ class _Statement:
 class _Module:
     statements: list
     binds: set  # names that its statements define
-    imports: set  # modules of the library that importing it executes
+    imports: set  # library modules that are executed when it is imported
 
 
-@cache  # Snakemake takes the digests of all scripts at every start
+@cache  # Snakemake computes the digests of all scripts at every start
 def _read(folder, name):
-    """A script or a module, given by its name with dots."""
+    """A script or a module, given by its dotted name."""
     path = _existing(folder, name)
-    parts = [] if os.sep in name else name.split(".")  # a file outside of `folder` is in no package
+    parts = [] if os.sep in name else name.split(".")  # a file outside `folder` is in no package
     packages = {".".join(parts[:depth]) for depth in range(1, len(parts))}
     statements, imports = [], {package for package in packages if _path(folder, package)}
     for node in filter(_does_something, ast.parse(path.read_bytes(), path).body):
@@ -126,13 +127,13 @@ def _read(folder, name):
 
 
 def _name(folder, path):
-    """What a file is called here: a name with dots within `folder`, and its path elsewhere."""
+    """Name of a file: a dotted name within `folder`, its path elsewhere."""
     path = path.resolve()
     return ".".join(path.relative_to(folder).with_suffix("").parts) if path.is_relative_to(folder) else str(path)
 
 
 def _path(folder, name):
-    """File of a script, a module or a package; None if there is none."""
+    """The file of a script, a module or a package; None if it does not exist."""
     if os.sep in name:
         return Path(name)
     path = folder.joinpath(*name.split("."))
@@ -141,7 +142,7 @@ def _path(folder, name):
 
 
 def _existing(folder, name):
-    """The same, if there has to be one."""
+    """The same, for a file that must exist."""
     path = _path(folder, name)
     if path is None:
         raise ValueError(f"code digest: {name} is imported, or named in a rule, but is not in {folder}.")
@@ -158,14 +159,14 @@ def _modules(folder, name):
 
 
 def _resolve(folder, module, symbol):
-    """Where something imported is defined: a module, and a name in it or `WHOLE`."""
+    """Where an imported object is defined: a module, and a name in that module or `WHOLE`."""
     if symbol is WHOLE or symbol in _read(folder, module).binds:
         return module, symbol
     return f"{module}.{symbol}", WHOLE
 
 
 def _one_by_one(node):
-    """An import of several names as imports of one; any other statement as it is."""
+    """An import of several names as one import per name; any other statement unchanged."""
     if not isinstance(node, _IMPORTS):
         return [node]
     parts = [copy(node) for _ in node.names]
@@ -192,7 +193,7 @@ def _statement(node, path):
 
 
 def _of_library(node, path):
-    """What an import imports from the library: modules, each with a name or `WHOLE`."""
+    """The library modules that a statement imports, each with a name or `WHOLE`."""
     if isinstance(node, ast.Import):
         found = [(alias.name, WHOLE) for alias in node.names]
     elif node.level or node.names[0].name == "*":
@@ -206,7 +207,7 @@ def _of_library(node, path):
 
 
 def _only_defines(node):
-    """Whether a statement does nothing but give names a meaning, as far as its form tells."""
+    """Whether a statement only defines names, judging by its form."""
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         plain = ast.Name | ast.Tuple | ast.List | ast.Starred | ast.expr_context
@@ -215,17 +216,17 @@ def _only_defines(node):
 
 
 def _text(value):
-    """A syntax tree in a form that is the same for equal code, in every version of Python."""
+    """A syntax tree as text that is the same for equal code in every version of Python."""
     if isinstance(value, list):
         return f"[{' '.join(map(_text, filter(_does_something, value)))}]"
     if not isinstance(value, ast.AST):
-        return ascii(value)  # not repr: which characters that escapes depends on the version
+        return ascii(value)  # not repr, which escapes other characters in other versions
     fields = []
     for name in value._fields:
         field = getattr(value, name, None)
-        if isinstance(value, ast.JoinedStr):  # Python 3.12 adds empty strings to some
+        if isinstance(value, ast.JoinedStr):  # Python 3.12 adds empty strings to some f-strings
             field = [part for part in field if not (isinstance(part, ast.Constant) and part.value == "")]
-        # Fields that only newer versions have are empty in code that older ones can read.
+        # Fields that only newer versions have are empty for code that older versions can parse.
         if name not in REDUNDANT and (field or name == "value"):
             fields.append(f"{name}={_text(field)}")
     return f"{type(value).__name__}({' '.join(fields)})"

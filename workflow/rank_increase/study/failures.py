@@ -1,17 +1,17 @@
-"""Failed jobs of a run of Snakemake in a few sentences: what failed, why, what to do, and where the log is."""
+"""Explain failed jobs of a Snakemake run in a few sentences: what failed, why, what to do, and where the log is."""
 
 import re
 from pathlib import Path
 
 from rank_increase.disk import is_full
 
-LOG_END = 20000  # characters of a log, among whose last lines the reasons are
+LOG_END = 20000  # characters at the end of a log that are searched for a reason
 PROFILE = "slurm/config.yaml"
 NO_ROOM = r"the disk (of .* )?is full|too little disk|the quota is used up|No space left|Disk quota exceeded"
 MAKE_ROOM = "make room on that disk, and run the same command again"
 FULL = "the disk of {} is full"
 INTERRUPTED = ("it was interrupted", "run the same command again: it resumes, a training run from its last checkpoint")
-# What Snakemake, Slurm or the job says; why it failed, None for the job's own words; what to do.
+# Pattern in the text of Snakemake, Slurm or the job; why it failed, None for the job's own message; what to do.
 REASONS = (
     (
         r"[Ii]nvalid partition",
@@ -70,9 +70,9 @@ REASONS = (
     ),
     (r"died with <Signals.SIG(INT|TERM)|interrupted by SIG", *INTERRUPTED),
 )
-# What Snakemake says once it has received a SIGINT or a SIGTERM.
+# Snakemake's messages after a SIGINT or a SIGTERM.
 STOPPED = r"(?m)^(Terminating processes on user request|Will exit after finishing currently running jobs)"
-# Of a group, Snakemake 9.27 says which jobs it has, and not why it failed; its own log is named if it was submitted.
+# For a group, Snakemake 9.27 lists the jobs but not why it failed; it names the group's log if it was submitted.
 ERROR = (
     r"(?m)^(?:RuleException:\n(?P<exception>(?:.+\n){1,6}?)(?:\[.*\]\n)?)?"
     r"(?:Error in rule (?P<rule>\w+).*|    message: Error in group (?P<group>\w+))\n"
@@ -85,17 +85,17 @@ NOT_SUBMITTED = (
 
 
 def describe_failures(logs):
-    """What failed in a run of Snakemake, as text to print; jobs that failed for one reason come together.
+    """The failures of a Snakemake run, as text to print; jobs that failed for the same reason are grouped.
 
     Parameters
     ----------
     logs : list of str
-        Snakemake's own logs of the run, files. Only the last attempt of a job counts, and none if that succeeded.
+        Snakemake's own log files of the run. Only the last attempt of a job counts.
 
     Returns
     -------
     str
-        Empty if no job is found in the logs, and neither a full disk nor an interruption explains that.
+        Empty if the logs show no failed job, no full disk and no interruption.
     """
     text = "".join(Path(log).read_text(errors="replace") for log in logs)
     jobs = {}
@@ -117,7 +117,7 @@ def describe_failures(logs):
 
 
 def explain_full_disk():
-    """A sentence if there is no room in the working directory, where Snakemake keeps notes of its own; else None."""
+    """A sentence if the disk of the working directory, where Snakemake keeps its own files, is full; else None."""
     return f"{FULL.format(Path.cwd())}: {MAKE_ROOM}." if is_full(".") else None
 
 
@@ -127,24 +127,24 @@ def _field(block, key):
 
 
 def _logs(block):
-    """Logs of a failed job or group: those of its rules, and the cluster's."""
+    """Logs of a failed job or group: those of its rules, and that of the cluster."""
     named = re.findall(r"(?m)^\s+log: (.*)$", block)
     paths = [path for line in named for path in re.split(r",\s*", line.split(" (check log")[0])]
     return list(dict.fromkeys(Path(path) for path in paths if Path(path).is_file() and Path(path).stat().st_size))
 
 
 def _reason(name, block, exception, stopped):
-    """What kind of reason a job failed for, why it did, and what to do; jobs of one kind come together."""
+    """Kind of the failure, by which jobs are grouped; why the job failed; what to do."""
     ends = {path: path.read_text(errors="replace")[-LOG_END:] for path in _logs(block)}
     messages = [_last_error(text) for path, text in ends.items() if "slurm_logs" not in path.parts]
     message = re.sub(r"^([\w.]+:|\d\d:\d\d:\d\d( failed:)?) ", "", max(messages, default="", key=len)).rstrip(".")
-    # The command that sbatch was given has every setting in it, and could be taken for a reason.
+    # The sbatch command contains every setting, and could match as a reason.
     said = re.sub(r"(?s)sbatch call:.*?\n(?=For further|\s+jobid)", "", block) + exception
     full = FULL.format(Path(_field(block, "output").split(",")[0]).absolute().parent)
     for pattern, why, advice in REASONS:
         if any(re.search(pattern, part) for part in (said, *messages, *map(_ends_of_jobs, ends.values()))):
             return pattern, why or message or full, advice
-    if is_full(_field(block, "output").split(",")[0]):  # and the log may lack its end
+    if is_full(_field(block, "output").split(",")[0]):  # then the end of the log may be missing
         return NO_ROOM, full, MAKE_ROOM
     if message:
         return message, message, "change what it names, and run the same command again"
@@ -156,14 +156,14 @@ def _reason(name, block, exception, stopped):
 
 
 def _last_error(text):
-    """Last line of a rule's log if it is that of an exception, or of a run that stopped; else nothing."""
+    """Last line of a rule's log if it reports an exception or a stopped run; else an empty string."""
     last = text.rstrip().rpartition("\n")[2]
     said = "Traceback" in text or re.search(r"\d (failed: |interrupted by )|the same command resumes", last)
     return last if said else ""
 
 
 def _ends_of_jobs(text):
-    """Lines of a cluster's log in which Slurm, or Snakemake on the node, says how the job ended."""
+    """Lines of a cluster log in which Slurm, or Snakemake on the node, says how the job ended."""
     return "\n".join(
         line for line in text.splitlines() if re.match(r"(slurmstepd|srun)\S* |.* died with <Signals", line)
     )

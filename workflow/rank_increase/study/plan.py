@@ -1,6 +1,6 @@
-"""What a study will cost, from its configuration alone: jobs, floating point operations, hours, disk.
+"""The cost of a study, from its configuration alone: jobs, floating point operations, hours, disk.
 
-A FLOP is a floating point operation; a product of matrices (m, k) and (k, n) has 2 m k n.
+A FLOP is a floating point operation; the product of (m, k) and (k, n) matrices takes 2 m k n.
 """
 
 import csv
@@ -12,12 +12,12 @@ from rank_increase.registry import find
 from rank_increase.study.configuration import network_runs, toy_runs
 from rank_increase.study.text import size_text, text_table
 
-ROW_BYTES = 60  # of a spectrum's row beside its singular values, compressed
-TOY_SHARE = 0.1  # of a core's rate that a toy gradient comes to, in float64 and small products
+ROW_BYTES = 60  # of a row of spectra besides its singular values, compressed
+TOY_SHARE = 0.1  # of a core's rate that a toy gradient reaches, with small products in float64
 
 
 def model_cost(network, images, extensions=()):
-    """What a network's model takes, by running it without numbers (torch's meta device).
+    """The cost of a network's model, by running it without numbers (torch's meta device).
 
     Parameters
     ----------
@@ -25,16 +25,16 @@ def model_cost(network, images, extensions=()):
     images : dict
         From `known_images`.
     extensions : tuple of str
-        Python files with further models.
+        Python files that register further models.
 
     Returns
     -------
     dict
-        `parameters`; `forward` and `training`, FLOPs for one sample of the forward pass, and of that and the backward
-        pass; `products`, a list of (heads, rank of the product, greatest rank of its change); `weights`, numbers in a
-        snapshot.
+        `parameters`; `forward` and `training`, the FLOPs of one sample in the forward pass, and in forward and backward
+        passes; `products`, a list of (heads, rank of the product, largest rank of its change); `weights`, the number of
+        values in a snapshot.
     """
-    import torch  # seconds to import, and only the plan of a study with networks needs it
+    import torch  # takes seconds to import, and is needed only to plan a study with networks
     from torch.utils.flop_counter import FlopCounterMode
 
     from rank_increase.data.batches import meta_batch
@@ -63,7 +63,7 @@ def _ranks(dim, dim_head):
 
 
 def job_counts(study):
-    """Jobs of every rule that takes more than seconds, for all runs of a study: a dict of rule to number."""
+    """Number of jobs of each rule that takes more than seconds: a dict of rule to number."""
     toy, runs = toy_runs(study), network_runs(study)
     diagonal = {run["seed"] for run in toy if run["variant"] == "diagonal"}
     perturbed = study.assumptions.seeds if study.assumptions else []
@@ -82,7 +82,7 @@ def job_counts(study):
 
 
 def slurm_job_counts(counts):
-    """Of these jobs (`job_counts`), the SLURM jobs that they make up with the groups of the profile `slurm`: a dict."""
+    """The SLURM jobs into which the profile `slurm` groups the jobs in `counts` (from `job_counts`): a dict."""
     groups = {
         "toy (a problem each)": counts.get("make_problem", 0),
         "prepare_dataset": counts.get("prepare_dataset", 0),
@@ -93,9 +93,9 @@ def slurm_job_counts(counts):
 
 
 def known_images(study, name, folder):
-    """Of a dataset, its `train` and `test` samples, `shape` and `classes`: as packed, else as under `plan.datasets`.
+    """Size of a dataset, as packed or else from `plan.datasets`: `train` and `test` samples, `shape`, `classes`.
 
-    None if it is neither packed in `folder` nor there.
+    None if it is neither packed in `folder` nor listed there.
     """
     manifest = Path(folder) / "manifest.json"
     if not manifest.exists():
@@ -105,7 +105,7 @@ def known_images(study, name, folder):
 
 
 def run_cost(study, network, images):
-    """What a run of a network takes.
+    """The cost of a run of a network.
 
     Parameters
     ----------
@@ -118,22 +118,22 @@ def run_cost(study, network, images):
     -------
     dict
         parameters
-            Of the model.
+            Parameters of the model.
         flops
-            Of a run: forward and backward passes for every sample trained on, and a forward pass for every test sample
-            after each epoch.
+            FLOPs of a run: forward and backward passes for every training sample, and a forward pass for every test
+            sample, in each epoch.
         devices, device
-            How many GPUs or CPU cores it has, and which of these.
+            Number of GPUs or CPU cores, and which of the two.
         hours
-            Wall time at the rate in `plan.gpu` or `plan.cpu`, on all devices.
+            Wall time on all devices, at the rate in `plan.gpu` or `plan.cpu`.
         packed
-            Bytes of the dataset: pixels of one byte and labels of eight.
+            Bytes of the dataset: one per pixel value and eight per label.
         snapshots
             Bytes of the weights in float32 at all snapshots.
         checkpoints
-            Bytes while it runs: weights and two moments of each; the last two states and the one being written.
+            Bytes during the run: three states (the last two, and one being written), each of weights and two moments.
         spectra
-            Bytes of singular values: 8 each, and twice, because they are in a table of the run and of the network.
+            Bytes of singular values: 8 each, twice, as the tables of the run and of the network both hold them.
     """
     recipe, hardware = network.recipe, network.hardware
     cost = model_cost(network, images, tuple(study.extensions))
@@ -163,11 +163,11 @@ def run_cost(study, network, images):
 
 
 def toy_hours(study):
-    """Core-hours of the toy runs, an estimate: gradients of a run, their FLOPs, and `TOY_SHARE` of a core's rate.
+    """Estimated core-hours of the toy runs, from the gradients of a run, their FLOPs, and `TOY_SHARE` of a core's rate.
 
-    Gradient descent takes a gradient a step. The flow of diagonal weights took about 1000 cbrt(ln(1/alpha)) at the
-    paper's size, in proportion to the entries that become active (measured, alpha from 0.1 to 1e-3000), that of full
-    weights some 2500 at 1e-4.
+    Gradient descent takes one gradient per step. The flow of diagonal weights took about 1000 cbrt(ln(1/alpha))
+    gradients at the paper's size, in proportion to the entries that become active (measured, alpha from 0.1 to
+    1e-3000). The flow of full weights took some 2500 at 1e-4.
     """
     toy, rate = study.toy, study.plan.cpu.peak_tflops * 1e12 * TOY_SHARE
     gradient = 8 * toy.samples * toy.tokens**2 * toy.dim
@@ -220,7 +220,7 @@ def describe(study, datasets, benchmarks):
         f'Plan of the study "{study.study}"',
         "Jobs (tables and figures, seconds each, not counted)",
         _count_table(jobs),
-        "SLURM jobs that these are with `--profile slurm`; tables and figures are made beside the controller",
+        "SLURM jobs with `--profile slurm`; tables and figures are made beside the controller",
         _count_table(slurm_job_counts(jobs)),
     ]
     if study.toy:

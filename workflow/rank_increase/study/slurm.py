@@ -15,11 +15,11 @@ def prefer_commands(folder):
 
 
 def requeue_if_preempted():
-    """Put the SLURM job of this process back into the queue if it has to make room for another job.
+    """Requeue the SLURM job of this process if it is being preempted.
 
-    Slurm does so by itself in partitions with PreemptMode=REQUEUE. Where PreemptMode is CANCEL it does not, and
-    Snakemake would wait for ever: it takes every preempted job for one that comes back. Nothing happens outside of
-    Slurm, and to a job that somebody has cancelled.
+    In partitions with PreemptMode=REQUEUE, Slurm does this itself. With PreemptMode=CANCEL it does not, and Snakemake
+    would wait forever, because it expects every preempted job to come back. This does nothing outside Slurm, or if the
+    job was cancelled by a user.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if not job:
@@ -28,7 +28,7 @@ def requeue_if_preempted():
         shown = _scontrol("show", "job", job)
         if re.search(r"\bPreemptTime=\d", shown):
             _scontrol("requeue", job)
-            logger.info("preempted, and back in the queue as SLURM job %s", job)
+            logger.info("preempted; requeued as SLURM job %s", job)
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning("could not ask Slurm whether this job was preempted: %s", error)
 

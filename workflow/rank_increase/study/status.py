@@ -1,6 +1,6 @@
-"""How far a study has come, from its files alone, and what of them can be deleted.
+"""The progress of a study, from its files alone, and which files can be deleted.
 
-Files are enough: jobs may run on any machine that shares the folder, under any batch system or none.
+Files suffice, so jobs can run on any machine that shares the folder, under any batch system or none.
 """
 
 import csv
@@ -22,7 +22,7 @@ LAST_WORDS = 200  # characters
 
 @dataclass(frozen=True)
 class Place:
-    """A study and where it lies: its checked configuration, and the folders of results, scratch and packed datasets."""
+    """A study and its folders: its checked configuration, and the folders of results, scratch and packed datasets."""
 
     study: Study
     results: str
@@ -32,11 +32,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run of a network has come.
+    """The progress of a network's run.
 
-    state is one of `STATES`; metrics the last row of its metrics so far, a dict of numbers, or None; seconds_left what
-    is left of it by the speed of its last epoch, or None; owner the process that trains it and heard the seconds since
-    its last heartbeat, or None.
+    `state` is one of `STATES`. `metrics` is the last row of its metrics so far, a dict of numbers, or None.
+    `seconds_left` is the remaining time at the speed of the last epoch, or None. `owner` is the process that trains it
+    and `heard` the seconds since its last heartbeat; both may be None.
     """
 
     run: dict
@@ -50,12 +50,12 @@ class Progress:
 
 
 def scratch_folder(scratch, network, alpha, seed):
-    """Where a run keeps its state, a Path; `~` and variables of the environment mean what they do on this machine.
+    """The folder of a run's state, a Path; `~` and environment variables are expanded on this machine.
 
     Raises
     ------
     ConfigError
-        If a variable is not set here.
+        If a variable is not set on this machine.
     """
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
@@ -74,8 +74,8 @@ def run_progress(place, run, now):
     if _is_trained(place, run):
         return Progress(run, "finished", epochs, None, None, None, None, log)
     if owner and heard < SHOWN_SILENCE and not owner.is_dead():
-        left = _seconds_left(place, run, row, since) if row else None
-        return Progress(run, "running", epochs, row, left, owner, heard, log)
+        remaining = _seconds_left(place, run, row, since) if row else None
+        return Progress(run, "running", epochs, row, remaining, owner, heard, log)
     state = "stopped" if scratch.exists() or log.exists() else "waiting"
     return Progress(run, state, epochs, row, None, None, None, log)
 
@@ -95,7 +95,7 @@ def _is_measured(place, run):
 
 
 def _last_metrics(path, now):
-    """The last row of metrics.csv, numbers by column, and the seconds since it was written; (None, None) without."""
+    """The last row of metrics.csv, a dict of numbers, and its age in seconds; (None, None) if there is no row."""
     try:
         with open(path, newline="") as file:
             rows, written = list(csv.DictReader(file)), os.fstat(file.fileno()).st_mtime
@@ -105,7 +105,7 @@ def _last_metrics(path, now):
 
 
 def _seconds_left(place, run, row, since):
-    """Seconds to the end at the speed of the last epoch; a test sample, seen forward only, counts as a third."""
+    """Remaining seconds at the speed of the last epoch; a test sample, forward only, counts as a third."""
     network = place.study.networks[run["network"]]
     images = known_images(place.study, network.dataset, Path(place.datasets) / network.dataset)
     of_epoch = row["step"] / row["epoch"] * network.recipe.batch_size + (images["test"] / 3 if images else 0)
@@ -114,13 +114,13 @@ def _seconds_left(place, run, row, since):
 
 
 def describe_status(place, now=None):
-    """What there is of a study, as text.
+    """The status of a study, as text.
 
     Parameters
     ----------
     place : Place
     now : float, optional
-        Seconds since 1970, instead of the present.
+        Seconds since 1970; the present if not given.
     """
     now = time.time() if now is None else now
     progress = [run_progress(place, run, now) for run in network_runs(place.study)]
@@ -159,10 +159,10 @@ def _running_rows(progress):
         numbers = ["", "", ""]
         if row:
             numbers = [f"{row['train_loss']:.3f}", f"{row['test_accuracy']:.1%}", f"{row['images_per_second']:.0f}"]
-        left = "" if one.seconds_left is None else _duration(one.seconds_left)
+        remaining = "" if one.seconds_left is None else _duration(one.seconds_left)
         epochs = f"{row['epoch'] if row else 0:.0f} of {one.epochs}"
         rows.append(
-            [_label(one.run), epochs, *numbers, left, f"{one.heard:.0f} s ago", owner.host, owner.job or "none"]
+            [_label(one.run), epochs, *numbers, remaining, f"{one.heard:.0f} s ago", owner.host, owner.job or "none"]
         )
     return rows
 
@@ -173,7 +173,7 @@ def _stopped_lines(progress):
         yield f"  {_label(one.run)}: {done:.0f} of {one.epochs} epochs; {one.log}"
         if one.log.exists():
             said = one.log.read_text(errors="replace").split("\n")
-            words = next((line for line in reversed(said) if line.strip()), "nothing was said")
+            words = next((line for line in reversed(said) if line.strip()), "the log is empty")
             yield f"      {words[:LAST_WORDS]}"
 
 
@@ -189,13 +189,13 @@ def _duration(seconds):
 
 
 def delete_scratch(place):
-    """Delete the scratch folders of runs that are finished and that no process trains.
+    """Delete the scratch folders of finished runs that no process owns.
 
     Yields
     ------
     folder : Path
     freed : int
-        Bytes that this has given back to the disk; a snapshot that is also among the results takes its room there.
+        Bytes freed on the disk; a snapshot that is also among the results still takes space there.
     """
     for run in network_runs(place.study):
         folder = scratch_folder(place.scratch, **run)
@@ -206,7 +206,7 @@ def delete_scratch(place):
 
 
 def delete_snapshots(place):
-    """Delete the published snapshots of runs whose spectra are there; yields as `delete_scratch` does."""
+    """Delete the published snapshots of runs whose spectra exist; yields the same as `delete_scratch`."""
     for run in network_runs(place.study):
         folder = _run_folder(place, run) / "snapshots"
         scratch = scratch_folder(place.scratch, **run)
@@ -215,26 +215,26 @@ def delete_snapshots(place):
 
 
 def _delete(folder):
-    """Delete a folder, at once so that a kill leaves no half of it; returns the bytes that this gives back."""
-    leaving = folder.with_name(f".{folder.name}.deleted")
-    shutil.rmtree(leaving, ignore_errors=True)
-    os.replace(folder, leaving)
-    states = [path.stat() for path in leaving.rglob("*") if path.is_file()]
-    shutil.rmtree(leaving)
+    """Delete a folder and return the bytes freed; it is renamed first, so that a kill leaves no half of it."""
+    trash = folder.with_name(f".{folder.name}.deleted")
+    shutil.rmtree(trash, ignore_errors=True)
+    os.replace(folder, trash)
+    states = [path.stat() for path in trash.rglob("*") if path.is_file()]
+    shutil.rmtree(trash)
     return sum(state.st_size for state in states if state.st_nlink == 1)
 
 
 def describe_deleted(deleted):
-    """What was deleted and how many bytes that was, as text; `deleted` as `delete_scratch` yields it."""
+    """The deleted folders and the space freed, as text; `deleted` as yielded by `delete_scratch`."""
     rows = [[str(folder), size_text(freed)] for folder, freed in deleted]
     if not rows:
         return "Nothing to delete."
     total = size_text(sum(freed for _, freed in deleted))
-    return "Deleted, and room that this has made\n\n" + text_table([*rows, ["total", total]])
+    return "Deleted, and space freed\n\n" + text_table([*rows, ["total", total]])
 
 
 def outcome(results):
-    """What to say at the end of a run: which figures there are, and the pages to read them with."""
+    """The message at the end of a run: its figures and pages."""
     folder = Path(results).absolute()
     figures = sorted(path.name for path in (folder / "figures").glob("*.png"))
     said = [f"Figures in {folder}/figures: {', '.join(figures)}"] if figures else [f"Results in {folder}"]

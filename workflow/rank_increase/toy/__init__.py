@@ -1,1 +1,1 @@
-"""The toy model, its dynamics, and what the paper predicts of it."""
+"""The toy model, its dynamics, and the paper's predictions."""

@@ -10,11 +10,11 @@ from rank_increase.toy.diagonal_flow import JACOBIAN_SAMPLES, differentiate_g
 
 @dataclass(frozen=True)
 class Stage:
-    """Stage k + 1 of Algorithm 1: the coordinate i_k that becomes active at T_{k+1}, and where the weights go then.
+    """Stage k + 1 of Algorithm 1: the coordinate i_k that becomes active at T_{k+1}, and the weights that follow.
 
     Times are rescaled, t / ln(1/alpha). `product` is u * v at theta_{k+1}, of shape (p,); `sign` that of v_i u_i.
-    `gap_to_next` is the time that the next coordinate would have needed more. `deactivated` are the coordinates that
-    left the support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support: positive where
+    `gap_to_next` is how much longer the next coordinate would have needed. `deactivated` are the coordinates that left
+    the support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support, positive where
     theta_{k+1} is a strict local minimum (Assumption 4.3).
     """
 
@@ -31,7 +31,7 @@ class Stage:
 def time_until_active(b, g, support):
     """Delta_k(i) of eq. (8), infinite on the support.
 
-    Coordinates of the support have g_i = 0; what rounding leaves of it would give them a wait of almost nothing.
+    Coordinates of the support have g_i = 0; its rounding error would give them a wait of almost zero.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3):
     ----------
     head : object with `loss_and_g` and `subset`, such as heads.DiagonalHead
     coordinates : int
-        Their number p.
+        Number p of coordinates.
     max_time : float
     epsilon : float
         Size of the weights of the activated coordinate at which part (B) starts; the paper lets it go to zero.
@@ -74,7 +74,7 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3):
             return
         b = np.where(support, b, b - g * wait[i])
         sign = np.sign(g[i])
-        b[i] = 1 - sign  # exactly 0 or 2, whatever rounding says
+        b[i] = 1 - sign  # exactly 0 or 2, without rounding errors
         start = p.copy()
         start[i] = sign * epsilon**2
         p, curvature = descend(head, start)
@@ -95,8 +95,8 @@ def stages(head, coordinates, *, max_time, epsilon=1e-3):
 def descend(head, p, *, rest=0.1, gone=1e-10, patience=1e6):
     """The limit of the gradient flow from |u| = |v|, eq. (11), and the curvature of the loss there.
 
-    On the support, dz/dt = 2 sgn(p) g(p) with z = ln|p|. Near rest, Newton's method on g = 0 takes over, and is
-    believed only if it stays near and ends in a strict minimum.
+    On the support, dz/dt = 2 sgn(p) g(p) with z = ln|p|. Near rest, Newton's method on g = 0 takes over. Its result is
+    accepted only if it stays near and is a strict minimum.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class _SupportFlow:
         self.p = np.zeros_like(p)
 
     def _at(self, z):
-        # A trial step may go far beyond; a large finite number makes the solver turn back, infinity would not.
+        # A trial step may overshoot; a large finite number makes the solver shorten it, infinity would not.
         self.p[self.active] = self.sign * np.exp(np.minimum(z, 30.0))
         return self.p
 
@@ -182,7 +182,7 @@ def _derivatives(head, p, active):
 
 
 def _newton(head, p, active, iterations=12, near=0.3):
-    """Rest point of g[active] near p with its curvature, or None if there is no strict minimum near."""
+    """Rest point of g[active] near p with its curvature, or None if there is no strict minimum nearby."""
     found = p.copy()
     derivatives = _derivatives(head, found, active)
     for _ in range(iterations):

@@ -9,9 +9,9 @@ from rank_increase.toy.diagonal_flow import LogCoordinates, integrate
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of a flow at which to perturb: its time, its state s of shape (p,), and how long to follow.
+    """A moment at which to perturb a flow: its time, the state s of shape (p,), and how long to follow.
 
-    `activated` is the coordinate that becomes nonnegligible at that moment, if it is drawn for that.
+    `activated` is the coordinate that becomes nonnegligible at that moment, or None for a random moment.
     """
 
     time: float
@@ -22,7 +22,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class PerturbedRun:
-    """Products along a perturbed flow and along the flow it left, both of shape (len(times), p).
+    """Products along a perturbed flow and along the unperturbed one, both of shape (len(times), p).
 
     `noise_on` says which weights were perturbed: those above the threshold ("nonnegligible", as in the paper's Appendix
     A), or only those that the assumptions allow ("support").
@@ -35,14 +35,14 @@ class PerturbedRun:
 
 
 def random_moments(head, coordinates, s, *, runs, follow, max_time, rng, rtol, atol, on_step=None):
-    """Random moments of a flow for Assumption 4.3, by time.
+    """Random moments of a flow for Assumption 4.3, in order of time.
 
-    They are uniform in [0, max_time]; nothing makes sure that they fall on a plateau.
+    They are uniform in [0, max_time], and need not fall on a plateau.
 
     Parameters
     ----------
     follow : float
-        How long to follow each.
+        How long to follow each, in the units of `max_time`.
     """
     times = np.sort(rng.uniform(0, max_time, runs))
     states, _ = integrate(head, coordinates, s, np.r_[0.0, times], rtol=rtol, atol=atol, on_step=on_step)
@@ -50,10 +50,10 @@ def random_moments(head, coordinates, s, *, runs, follow, max_time, rng, rtol, a
 
 
 def activation_moments(head, coordinates, s, *, runs, threshold, active, max_time, rng, rtol, atol, on_step=None):
-    """Moments of a flow for Assumption 4.4, at which a weight passes `threshold`, by time.
+    """Moments of a flow for Assumption 4.4, at which a weight passes `threshold`, in order of time.
 
-    A run is followed until the coordinate becomes active, its weight passing `active`, and on until the next one does.
-    The moments are drawn from all those that come to such an end before `max_time`.
+    A run is followed until the coordinate becomes active (its weight passes `active`), and further until the next one
+    does. The moments are drawn from all those for which this happens before `max_time`.
     """
     _, crossings = integrate(
         head,
@@ -86,9 +86,9 @@ def perturb(coordinates, s, noise, chosen):
     coordinates : LogCoordinates
     s : array, shape (p,)
     noise : array, shape (2, p)
-        What is added to u and to v.
+        The noise added to u and to v.
     chosen : array of bool, shape (p,)
-        The coordinates that are perturbed; the others keep both u_i and v_i, however small.
+        The perturbed coordinates; the others keep u_i and v_i, however small.
     """
     u, v = (weight[chosen] for weight in coordinates.weights(s))
     moved, moved_s = LogCoordinates.of(u + noise[0, chosen], v + noise[1, chosen])
@@ -105,12 +105,12 @@ def perturb(coordinates, s, noise, chosen):
 
 
 def perturbed_runs(head, coordinates, moment, *, std, threshold, active, points, rng, rtol, atol):
-    """A `PerturbedRun` for either choice of perturbed weights, with the same noise.
+    """A `PerturbedRun` for each of the two choices of perturbed weights, with the same noise.
 
-    At alpha = 1e-32 weights above the paper's threshold of 1e-5 may still be growing, and noise far larger than they
-    are starts them too soon. Assumptions 4.3 and 4.4 speak of perturbations on the support, and on the coordinate that
-    is being activated: the second choice. Products are compared rather than weights: u_i^2 - v_i^2 is conserved, so
-    perturbed weights cannot return.
+    At alpha = 1e-32 weights above the paper's threshold of 1e-5 may still be growing. Noise far larger than such a
+    weight makes it rise too soon. Assumptions 4.3 and 4.4 are about perturbations on the support, and on the coordinate
+    that is being activated: the second choice. Products are compared rather than weights: u_i^2 - v_i^2 is conserved,
+    so perturbed weights cannot return.
 
     Parameters
     ----------

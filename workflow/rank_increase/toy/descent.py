@@ -1,4 +1,4 @@
-"""Gradient descent and SGD on the toy problem, step by step through the weights."""
+"""Gradient descent and SGD on the toy problem, in steps of the weights."""
 
 import numpy as np
 
@@ -14,15 +14,15 @@ def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, see
     log_alpha : float
         Logarithm of the init scale; float64 weights, since alpha^2 = 1e-64 is zero in float32.
     times : array, ascending
-        Where to record; each time is rounded to a whole number of steps.
+        Times to record; each is rounded to a whole number of steps.
     step : float
         Learning rate. Time is step x number of steps.
     batch_size : int, optional
-        Samples a step, drawn without replacement epoch by epoch; all of them if not given.
+        Samples per step, drawn without replacement in each epoch; all samples if not given.
     weight : float
         A coordinate is active while its product is above the square of this.
     seed : int
-        Of the order of the samples, the same at every init scale: runs of one problem differ by their scale alone.
+        Seed of the order of the samples, the same at every init scale: runs of one problem differ only in their scale.
     on_step : callable, optional
         Called with the time of each record.
 

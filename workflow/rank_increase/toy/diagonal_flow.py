@@ -5,7 +5,7 @@ so
 
     u v = |c|/2 sinh(2 s)    and    ds/dt = g(u v),
 
-exactly. The state s has the size of ln(1/alpha), and only ln|c| is kept: alpha = 1e-3000 costs no more digits than 0.1.
+exactly. The state s has the size of ln(1/alpha), and only ln|c| is kept: alpha = 1e-3000 needs no more digits than 0.1.
 """
 
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from scipy.optimize import brentq
 from rank_increase.toy.kernels import flush
 from rank_increase.toy.runs import Run
 
-# A Jacobian on so many samples steers the solver's Newton iteration as well as one on all 1000. With 120 the iteration
-# stops converging in long steps once many coordinates are active: ten times the steps at alpha = 1e-3000.
+# A Jacobian on this many samples serves the solver's Newton iteration as well as one on all 1000. With 120, long steps
+# stop converging once many coordinates are active: ten times as many steps at alpha = 1e-3000.
 JACOBIAN_SAMPLES = 300
 
 
 @dataclass(frozen=True)
 class LogCoordinates:
-    """What is constant along a flow: ln|u^2 - v^2| of each coordinate, which of u and v is the larger, and its sign."""
+    """Constants of a flow: ln|u^2 - v^2| of each coordinate, which of u and v is larger, and its sign."""
 
     log_c: np.ndarray
     u_is_larger: np.ndarray
@@ -37,7 +37,7 @@ class LogCoordinates:
         Parameters
         ----------
         u, v : array, shape (p,)
-            Such as theta_0; the scale alpha only enters by its logarithm.
+            Such as theta_0; the scale alpha enters only through its logarithm.
         log_alpha : float
 
         Returns
@@ -68,7 +68,7 @@ class LogCoordinates:
         return self._exp(size) * (1 + np.exp(-4 * size)) / 2
 
     def _exp(self, size):
-        # On a plateau a solver tries steps far beyond its end; a large finite number makes it turn back, infinity not.
+        # A trial step may overshoot a plateau by far; a large finite number makes the solver shorten it, infinity not.
         return np.exp(np.minimum(self.log_c + 2 * size, 30.0))
 
     def weights(self, s):
@@ -80,7 +80,7 @@ class LogCoordinates:
         return np.where(self.u_is_larger, larger, smaller), np.where(self.u_is_larger, smaller, larger)
 
     def reach(self, weight):
-        """|s| at which max(|u|, |v|) = `weight`; zero where it is never less."""
+        """|s| at which max(|u|, |v|) = `weight`; zero where it is never below."""
         log_ratio = np.maximum(np.log(weight) - self.log_c / 2, 0.0)
         return log_ratio + np.log1p(np.sqrt(-np.expm1(-2 * log_ratio)))
 
@@ -102,7 +102,7 @@ class Crossing:
 def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step=None):
     """The flow from state `s` at times[0].
 
-    LSODA, since active coordinates relax quickly while the others drift for a time of order ln(1/alpha).
+    Solved by LSODA, since active coordinates relax quickly while others drift for a time of order ln(1/alpha).
 
     Parameters
     ----------
@@ -110,9 +110,9 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
     coordinates : LogCoordinates
     s : array, shape (p,)
     times : array, ascending
-        Where to record.
+        Times to record.
     rtol, atol : float
-        Of s. Looser than atol = 1e-5 misses stages.
+        Error bounds of s. An atol above 1e-5 misses stages.
     thresholds : sequence of float
         Sizes of max(|u_i|, |v_i|) whose crossings are reported.
     on_step : callable, optional
@@ -166,8 +166,8 @@ def _crossings(step, before, after, threshold, level):
 class _Jacobian:
     """dg/ds on a few samples, by differences of g along the coordinates whose products can move it.
 
-    dg/dp is kept until the products have moved or other coordinates matter: on a plateau and while the solver looks for
-    its step it is asked for again and again at the same place.
+    dg/dp is cached until the products have moved or other coordinates matter: on a plateau, and while the solver adapts
+    its step, it is requested repeatedly at the same place.
     """
 
     def __init__(self, head, coordinates):

@@ -1,4 +1,4 @@
-"""Rows of the tables of the toy half, from what was computed."""
+"""Rows of the toy model's tables, from computed runs."""
 
 import numpy as np
 import pandas as pd
@@ -60,7 +60,7 @@ def stage_frame(stages, dim):
 
 
 def conservation_frame(run, log_alpha, method):
-    """Rows of schema "conservation" of a runs.Run; none where it conserves by construction."""
+    """Rows of schema "conservation" of a runs.Run; none if it conserves by construction."""
     if run.conservation is None:
         return pd.DataFrame(columns=SCHEMAS["conservation"].names)
     change, initial, size = run.conservation.reshape(-1, 3).T
@@ -77,7 +77,7 @@ def conservation_frame(run, log_alpha, method):
 
 
 def perturbation_frame(moments, log_alpha, dim):
-    """Rows of schema "perturbations"; `moments` holds, for each, the assumptions.PerturbedRun that leave from it."""
+    """Rows of schema "perturbations"; `moments` has a list of assumptions.PerturbedRun for each moment."""
     frames = [
         pd.DataFrame(
             {

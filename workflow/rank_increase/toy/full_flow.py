@@ -1,4 +1,4 @@
-"""Gradient flow of full weights, integrated through the weights."""
+"""Gradient flow of full weights, integrated in the weights themselves."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def full_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
     Parameters
     ----------
     rtol, atol : float
-        Error bounds of a step; `atol` in units of alpha, since weights that small decide what grows next.
+        Error bounds of a step; `atol` is in units of alpha, since weights that small decide what grows next.
     weight : float
         A singular value is active while it is above the square of this.
     """

@@ -1,6 +1,6 @@
 """Compiled inner loops of the toy attention head (paper, eq. 1): outputs, residuals and gradients, sample by sample.
 
-Everything a sample needs stays in the first-level cache, so a gradient costs one pass over the data. The number of
+The data of a sample stays in the first-level cache, so a gradient costs one pass over the data. The number of
 tokens and the dimension are constants of the compiled code: the compiler then unrolls the loop over tokens and
 vectorises the loop over dimensions.
 """
@@ -11,12 +11,12 @@ from math import exp, log
 import numpy as np
 from numba import njit
 
-# Sums may be reordered (that is what lets them be vectorised); infinities and NaNs keep their meaning.
+# Sums may be reordered, which allows vectorisation; infinities and NaNs keep their meaning.
 COMPILE = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
 
-# Subnormal numbers, below 2e-308, slow Intel processors down fifty times. If what is smaller than this is zero, none
-# arise: the product of two numbers that are left is above 1e-300. And it can be zero: a product of weights, or an
-# attention weight, of that size changes the gradient by about as much, which is lost beside anything of order 1.
+# Subnormal numbers, below 2e-308, slow Intel processors down fifty times. None arise if numbers below this bound are
+# set to zero: a product of two larger ones is above 1e-300. This is harmless: a product of weights, or an attention
+# weight, of that size changes the gradient by about as much, which is lost beside anything of order 1.
 NEGLIGIBLE = 1e-150
 LOG_NEGLIGIBLE = log(NEGLIGIBLE)
 
@@ -30,7 +30,7 @@ def flush(x):
 def row_products(A, B, out, tokens, dim):
     """out = A B^T."""
     for i in range(tokens):
-        # Five sums side by side: one sum alone is unrolled so far that a short row falls out of the vector loop.
+        # Five sums side by side: a single sum is unrolled so far that a short row does not reach the vector loop.
         for j in range(0, tokens - tokens % 5, 5):
             a0, a1, a2, a3, a4 = 0.0, 0.0, 0.0, 0.0, 0.0
             for k in range(dim):
@@ -77,7 +77,7 @@ def softmax_rows(S, tokens, dim):
 
 @njit(**COMPILE, inline="always")
 def softmax_backward(P, G, tokens, dim):
-    """The gradient G with respect to P = softmax(S) becomes that with respect to S."""
+    """Turn the gradient G with respect to P = softmax(S) into that with respect to S, in place."""
     for i in range(tokens):
         mean = 0.0
         for j in range(tokens):
@@ -96,7 +96,7 @@ def scale_columns(x, q, out, tokens, dim):
 
 @njit(**COMPILE, inline="always")
 def diagonal_residual(Z, y, b, db, tokens, dim):
-    """Squared error of Z diag(b); Z becomes the gradient with respect to it, and db grows by that of b."""
+    """Squared error of Z diag(b); Z becomes the gradient with respect to Z, and that of b is added to db."""
     total = 0.0
     for i in range(tokens):
         for k in range(dim):
@@ -109,7 +109,7 @@ def diagonal_residual(Z, y, b, db, tokens, dim):
 
 @njit(**COMPILE, inline="always")
 def add_products(x, T, dq, tokens, dim):
-    """dq grows by the column sums of x * T."""
+    """Add the column sums of x * T to dq."""
     for i in range(tokens):
         for k in range(dim):
             dq[k] += x[i, k] * T[i, k]

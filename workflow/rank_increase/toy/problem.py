@@ -1,6 +1,6 @@
 """The toy problem of the paper (section 5 and Appendix A): an attention head taught by another one.
 
-Weights travel as one array `theta` holding W_K, W_Q, W_V, W_O in this order: shape (4, dim) when they are diagonal,
+Weights are one array `theta` of W_K, W_Q, W_V, W_O in this order: shape (4, dim) when they are diagonal,
 (4, dim, dim) when they are full.
 """
 
@@ -14,7 +14,7 @@ from rank_increase.toy.heads import DiagonalHead, FullHead
 
 @dataclass(frozen=True)
 class Problem:
-    """Data, teacher and direction of the initial weights: all that a run needs beside alpha.
+    """Data, teacher and direction of the initial weights: all that a run needs besides alpha.
 
     X is of shape (samples, tokens, dim) and so are the labels Y, the outputs of the teacher; theta_0 and teacher are of
     shape (4, dim) or (4, dim, dim).
@@ -26,7 +26,7 @@ class Problem:
     teacher: np.ndarray
 
     def save(self, file):
-        """Write the problem to the open binary `file` in NumPy's npz format, a name per weight."""
+        """Write the problem to the open binary `file` in NumPy's npz format, with a name for each weight."""
         students = dict(zip(WEIGHTS, self.theta_0, strict=True))
         teachers = {f"teacher_{name}": weight for name, weight in zip(WEIGHTS, self.teacher, strict=True)}
         np.savez(file, X=self.X, Y=self.Y, **students, **teachers)
@@ -63,10 +63,10 @@ def attention(X, theta):
 
 
 def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ, teacher_std_VO):
-    """A `Problem` drawn from `seed`; X, teacher and theta_0 have random streams of their own.
+    """A `Problem` drawn from `seed`; X, teacher and theta_0 have separate random streams.
 
-    The paper states samples, tokens, dim and that all is Gaussian; it states neither the scale of the teacher nor that
-    of theta_0 (README, "The paper's unstated choices and ours").
+    The paper states samples, tokens, dim and that everything is Gaussian, but neither the scale of the teacher nor that
+    of theta_0 (README, "The paper's unstated choices, and ours").
 
     Parameters
     ----------

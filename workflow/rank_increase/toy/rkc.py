@@ -42,7 +42,7 @@ def _step(f, y, f_y, step, stages):
 
 
 class _SpectralRadius:
-    """Upper estimate of the largest eigenvalue of df/dy by power iteration, the last vector being the next start."""
+    """Upper estimate of the largest eigenvalue of df/dy by power iteration, starting from the previous vector."""
 
     def __init__(self, size):
         self.vector = np.random.default_rng(0).standard_normal(size)
@@ -62,12 +62,12 @@ class _SpectralRadius:
 def integrate(f, y, times, *, rtol, atol, max_stages=60, refresh=25):
     """Yield the solution of dy/dt = f(y), y(times[0]) given, at each of `times`.
 
-    Between steps the solution is the cubic through values and slopes at both ends.
+    Within a step, the solution is interpolated by the cubic through values and slopes at both ends.
 
     Parameters
     ----------
     f : callable
-        Of an array shaped like `y`, autonomous.
+        Autonomous function of an array shaped like `y`.
     y : array, shape (size,)
         Not changed.
     times : array, ascending
@@ -81,7 +81,7 @@ def integrate(f, y, times, *, rtol, atol, max_stages=60, refresh=25):
     Raises
     ------
     ArithmeticError
-        If no step is short enough for the tolerance: the solution leaves the finite numbers.
+        If no step is short enough for the tolerance: the solution diverges.
     """
     t, end, f_y = times[0], times[-1], f(y)
     radius, steps, estimate = 0.0, 0, _SpectralRadius(y.size)
@@ -103,7 +103,7 @@ def integrate(f, y, times, *, rtol, atol, max_stages=60, refresh=25):
         new = _step(f, y, f_y, step, stages)
         f_new = f(new)
         error = _rms((12 * (y - new) + 6 * step * (f_y + f_new)) / 15 / (atol + rtol * np.maximum(abs(y), abs(new))))
-        if not error <= 1:  # also when it is not a number
+        if not error <= 1:  # also if it is NaN
             step *= max(0.1, 0.8 / np.cbrt(error)) if np.isfinite(error) else 0.1
             radius = estimate(f, y, f_y)
             if step < 1e-14 * max(end, 1e-300):
@@ -115,7 +115,7 @@ def integrate(f, y, times, *, rtol, atol, max_stages=60, refresh=25):
             if wanted is None:
                 return
         growth = 0.8 / np.cbrt(max(error, 1e-10))
-        if last_error > 0:  # as in the paper: the trend of the error goes on
+        if last_error > 0:  # as in the paper: the trend of the error continues
             growth = min(growth, growth * np.cbrt(last_error / max(error, 1e-10)) * step / last_step)
         last_error, last_step = max(error, 1e-10), step
         t, y, f_y, steps = t + step, new, f_new, steps + 1

@@ -1,4 +1,4 @@
-"""What is kept of a toy run, however it was trained."""
+"""Records of a toy run, for every training method."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Run:
-    """What is kept of a training run.
+    """Records of a training run.
 
     time and loss are of shape (records,), values of shape (records, 2, dim): the diagonal entries, or singular values,
     of W_K W_Q^T and W_V W_O^T. events are (time, coordinate, direction): direction 1 where a coordinate, numbered
-    through both products, becomes active and -1 where it leaves. conservation, of shape (records, 2, 3), has for both
+    through both products, becomes active and -1 where it becomes inactive. conservation, (records, 2, 3), has for both
     products what `balance` says; None for a flow in coordinates that conserve u^2 - v^2 by construction.
     """
 
@@ -23,9 +23,9 @@ class Run:
 
 
 def balance(theta, theta_start):
-    """How far weights have left what gradient flow conserves, W_K^T W_K - W_Q^T W_Q and the same of W_V and W_O.
+    """Drift of what gradient flow conserves: W_K^T W_K - W_Q^T W_Q, and the same for W_V and W_O.
 
-    Of diagonal weights this is u^2 - v^2 (paper, Lemma 4.1).
+    For diagonal weights this is u^2 - v^2 (paper, Lemma 4.1).
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def _squares(theta):
 
 
 def recorded_events(time, values, weight):
-    """Events of a run from its records: where products pass the square of `weight`, logarithms joined by lines."""
+    """Events of a run from its records: where products pass the square of `weight`, interpolated in logarithms."""
     size = np.log(np.maximum(abs(values.reshape(len(time), -1)), 1e-300)) - 2 * np.log(weight)
     record, coordinate = np.nonzero(np.diff(size > 0, axis=0))
     before, after = size[record, coordinate], size[record + 1, coordinate]

@@ -19,10 +19,10 @@ def compare_stages(stages, trajectory, events, alpha, max_time):
     Parameters
     ----------
     stages, trajectory, events : pandas.DataFrame
-        Of these schemas; the trajectory recorded at `mid_stage_times` too.
+        Tables of these schemas; the trajectory must include `mid_stage_times`.
     alpha : str
     max_time : float
-        Rescaled time up to which both go.
+        Rescaled time at which both end.
     """
     if stages.empty:
         return pd.DataFrame(columns=SCHEMAS["theorem"].names)
@@ -45,6 +45,6 @@ def compare_stages(stages, trajectory, events, alpha, max_time):
 
 
 def _numbered(rows):
-    """These rows with a column that counts how often the coordinate was there before: one that left may return."""
+    """These rows with a column that counts earlier rows of the coordinate: one that became inactive may return."""
     rows = rows.astype({"product": str})
     return rows.assign(time_around=rows.groupby(["product", "index"]).cumcount())

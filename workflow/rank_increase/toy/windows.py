@@ -1,4 +1,4 @@
-"""Windows of perturbation runs, and whether they say something about Assumptions 4.3 and 4.4."""
+"""Windows of perturbation runs, and whether they can test Assumptions 4.3 and 4.4."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ class Window:
     Attributes
     ----------
     start_distance, end_distance : float
-        Between the perturbed and the reference path.
+        Distance between the perturbed and the reference path.
     movement : float
-        Largest distance of the reference from where it was when the perturbation was made.
+        Largest distance of the reference from its position at the perturbation.
     final_speed : float
-        Distance that the reference goes in the last tenth of the window, per unit of rescaled time.
+        Distance that the reference moves in the last tenth of the window, per unit of rescaled time.
     """
 
     start_distance: float
@@ -52,20 +52,20 @@ class Window:
         return f"{distances} (support: {f'{on_support.ratio:.2f}' if on_support.start_distance else 'not perturbed'})"
 
     def plateau_note(self, movement):
-        """Whether the run says something about Assumption 4.3, in words, and True if it does not.
+        """A note on whether the run can test Assumption 4.3, and True if it cannot.
 
-        A path that itself moves by more than `movement` within the window, unperturbed, has no stationary point
-        nearby to which the perturbed one could return.
+        If the unperturbed path itself moves by more than `movement` within the window, there is no stationary point
+        nearby to which the perturbed path could return.
         """
         off = self.movement > movement
         return f"{'not ' if off else ''}on a plateau: reference moves {self.movement:.3f}", off
 
     def rest_note(self, speed):
-        """Whether the run says something about Assumption 4.4, in words, and True if it does not.
+        """A note on whether the run can test Assumption 4.4, and True if it cannot.
 
-        The assumption is about where the dynamics end. Windows end with the next activation, and in a crowd of stages
-        that is before the path has come to rest: it ends faster than `speed`. How far the reference has gone does not
-        show this, as it goes far in every window that sees an activation.
+        The assumption is about where the dynamics end. Windows end with the next activation. If stages are crowded, the
+        path has not come to rest by then: its final speed is above `speed`. The distance moved does not show this, as
+        it is large in every window with an activation.
         """
         restless = self.final_speed > speed
         return f"window ends {'before' if restless else 'at'} rest: speed {self.final_speed:.3f}", restless

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, from which it resumes, and the signals that ask it to stop."""
+"""Checkpoints of a run, from which it resumes, and signals that tell it to stop."""
 
 import logging
 import os
@@ -14,34 +14,34 @@ from rank_increase.data.packed import file_sha256
 from rank_increase.disk import writing
 
 KEPT = 2  # checkpoints
-MARGIN = 120.0  # seconds before the end of a SLURM job at which it stops by itself
-SIGNALS = (signal.SIGURG, signal.SIGTERM, signal.SIGINT)  # URG: the only one that Snakemake's SLURM jobs live through
+MARGIN = 120.0  # seconds before the end of a SLURM job at which a run stops by itself
+SIGNALS = (signal.SIGURG, signal.SIGTERM, signal.SIGINT)  # URG is the only one that Snakemake's SLURM jobs survive
 logger = logging.getLogger("rank_increase")
 
 
 class Stopped(SystemExit):
-    """A run that has saved a checkpoint and ends before its time; Snakemake sees a failed job, and may try again."""
+    """A run has saved a checkpoint and ends early; Snakemake sees a failed job, and may retry it."""
 
 
 class Checkpoints:
-    """The last states of a run, in a folder of their own.
+    """The latest states of a run, in a folder of their own.
 
-    A file's name ends with the beginning of its SHA-256, so that a damaged one is known.
+    The name of a file ends with the first digits of its SHA-256, so that damage is detected.
 
     Parameters
     ----------
     folder : str
     key : str
-        What the run depends on: the states of another key are of no use, and deleted.
+        Digest of everything that the run depends on; states with another key are useless, and deleted.
     check : callable
-        Called before a file is put in place or deleted; raises an exception to keep that from happening.
+        Called before a file is put in place or deleted; raises an exception to prevent it.
     """
 
     def __init__(self, folder, key, check):
         self.folder, self._key, self._check = Path(folder), sha256(key.encode()).hexdigest(), check
 
     def save(self, step, state):
-        """Write `state`, a dict of tensors and plain values, and delete all but the newest `KEPT`.
+        """Write `state`, a dict of tensors and plain values, and delete all but the `KEPT` newest states.
 
         Raises
         ------
@@ -65,13 +65,13 @@ class Checkpoints:
             old.unlink(missing_ok=True)
 
     def load(self, usable=lambda state: True):
-        """The newest state that is whole and usable, or None; nothing but tensors and values is unpickled.
+        """The newest intact and usable state, or None; only tensors and plain values are unpickled.
 
         Tensors are on the CPU. States that are damaged, or that `usable`, a function of a state, rejects, are deleted.
         """
         self._check()
-        for left in self.folder.glob(".*.partial"):
-            left.unlink(missing_ok=True)
+        for leftover in self.folder.glob(".*.partial"):
+            leftover.unlink(missing_ok=True)
         for path in self._newest_first():
             if file_sha256(path)[:16] != path.stem.rsplit("_", 1)[1]:
                 logger.warning("checkpoint %s is damaged: going back to the one before", path)
@@ -92,9 +92,9 @@ class Checkpoints:
 
 
 class StopRequest:
-    """Whether somebody wants this process to end: a signal, or the end of the SLURM job it is in.
+    """Whether this process should stop: because of a signal, or because its SLURM job is about to end.
 
-    To be used as a context, in the main thread: a signal is noted within it, and a second SIGINT interrupts at once.
+    Use it as a context manager in the main thread: signals within are recorded; a second SIGINT interrupts at once.
     """
 
     def __init__(self):
@@ -103,12 +103,12 @@ class StopRequest:
         self._deadline = int(end) - MARGIN if end.isdigit() else float("inf")
 
     def __enter__(self):
-        """Begin to note signals."""
+        """Start recording signals."""
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *_):
-        """Give signals back to who had them."""
+        """Restore the previous signal handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -119,7 +119,7 @@ class StopRequest:
 
     @property
     def reason(self):
-        """Why to stop, for a sentence, or None."""
+        """The reason to stop, for messages, or None."""
         if self.received:
             return f"received {self.received}"
         return "the SLURM job is about to end" if time.time() > self._deadline else None

@@ -1,4 +1,4 @@
-"""The training loop of a run in one process; it can be killed at any moment and resumes where it was."""
+"""The training loop of a run in one process; it can be killed at any time, and resumes from its checkpoint."""
 
 import logging
 import math
@@ -24,8 +24,8 @@ from rank_increase.training.checkpoints import Checkpoints, Stopped
 from rank_increase.training.recipe import Recipe
 from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path, write_snapshot
 
-TEST_PASS = 512  # test images at a time, unless a pass of the training is smaller
-AGREEMENT = 10  # steps after which several processes ask each other whether to save or stop
+TEST_PASS = 512  # test images per pass, unless the training passes are smaller
+AGREEMENT = 10  # steps between agreements of several processes on whether to save or stop
 logger = logging.getLogger("rank_increase")
 
 
@@ -38,29 +38,29 @@ class Job:
     dataset : str
         Folder of a packed dataset.
     scratch : str
-        Folder for metrics so far, snapshots and checkpoints; an interrupted run resumes from what is there.
+        Folder for metrics so far, snapshots and checkpoints; an interrupted run resumes from them.
     model : dict
         Its `family` and options.
     recipe : Recipe
     alpha : float
         Init scale, 1 for torch's default initial values.
     seed : int
-        Of the initial weights and of the order of the images.
+        Seed of the initial weights and of the order of the images.
     code : str
-        Digest of the code: a checkpoint of other code is not resumed from.
+        Digest of the code: a run does not resume from a checkpoint of other code.
     checkpoint_minutes : float
     pass_size : int
-        Images that a device takes at once, 0 for as many as there are.
+        Images that a device processes at once; 0 for no limit.
     threads : int
-        Of each process, on the CPU.
+        Threads of each process, on the CPU.
     label : str
-        For progress and messages.
+        Name of the run in progress and messages.
     extensions : tuple of str
         Python files that may register what is chosen by name.
     log : str, optional
-        Where processes other than this one write their log.
+        Log file of the other processes.
     device : str, optional
-        Instead of the best there is.
+        Device to use; the best available if not given.
     """
 
     dataset: str
@@ -93,7 +93,7 @@ class Run:
             "optimizer": job.recipe.optimizer["name"],
         }
         found = {kind: find(kind, name, job.extensions).load() for kind, name in chosen.items()}
-        torch.manual_seed(job.seed)  # on the CPU, so that a seed gives the same weights on every device
+        torch.manual_seed(job.seed)  # weights are drawn on the CPU, so that a seed gives the same ones on every device
         shape, classes = dataset.manifest["shape"], len(dataset.manifest["classes"])
         model = found["model"](shape, classes, **_options(job.model, "family"))
         model.scale_initial_weights(job.alpha)
@@ -112,7 +112,7 @@ class Run:
         )
         self.step, self.rows, self.saved = 0, [], time.monotonic()
         self.snapshot_steps = self.recipe.snapshot_steps(self.batches.steps)
-        # Sum of the loss and number of right answers in this epoch, of this process.
+        # Sum of the loss and number of correct answers of this process in this epoch.
         self.totals = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         key = [dataset.digest, job.model, self.recipe, job.alpha, job.seed, job.code]
         self.checkpoints = Checkpoints(Path(job.scratch) / "checkpoints", repr(key), ownership.check)
@@ -126,12 +126,12 @@ class Run:
 
     def _resume(self):
         state = self._saved_state() if self.first else None
-        if self.processes > 1:  # one reads and deletes; the others are given what it found
+        if self.processes > 1:  # one process reads and deletes; the others receive what it found
             states = [state]
             dist.broadcast_object_list(states, device=torch.device("cpu"))
             state = states[0]
         if state is None:
-            if self.first:  # what is there is of another run
+            if self.first:  # the files there belong to another run
                 (Path(self.job.scratch) / "metrics.csv").unlink(missing_ok=True)
                 shutil.rmtree(Path(self.job.scratch) / "snapshots", ignore_errors=True)
             return
@@ -147,7 +147,7 @@ class Run:
             logger.info("%s: resumes after step %d of %d", self.job.label, self.step, self._last_step)
 
     def _saved_state(self):
-        """The state to resume from, or None: the newest whose snapshots so far are whole, lest the run ends without."""
+        """The state to resume from, or None: the newest with all its snapshots intact, which the finished run needs."""
         return self.checkpoints.load(self._has_whole_snapshots)
 
     def _has_whole_snapshots(self, state):
@@ -180,7 +180,7 @@ class Run:
                 self._save_or_stop(last=epoch == self.recipe.epochs)
 
     def _epoch(self, epoch, advance):
-        """Train an epoch, or what is left of it; returns its row of schema "metrics"."""
+        """Train an epoch, or the rest of it; return its row of schema "metrics"."""
         steps = self.batches.steps
         first_step, start = self.step - (epoch - 1) * steps, time.perf_counter()
         self.model.train()
@@ -193,7 +193,7 @@ class Run:
             if self.step % steps:
                 self._keep_snapshot()
                 self._save_or_stop()
-        # Reading the totals waits for the device, so that the time is the computation's.
+        # Reading the totals waits for the device, so the time includes all computation.
         loss, right = (self._summed(self.totals) / (steps * self.recipe.batch_size)).tolist()
         seconds = time.perf_counter() - start
         test_loss, test_right = self._test()
@@ -218,12 +218,12 @@ class Run:
             last = begin + size >= len(labels)
             with nullcontext() if last or self.processes == 1 else self.forward.no_sync():
                 loss = self._forward(images[begin : begin + size], labels[begin : begin + size])
-                # DDP averages gradients over the processes: times their number, it is the sum over the batch.
+                # DDP averages gradients over the processes; times their number, this is the sum over the batch.
                 (loss * (self.processes / self.recipe.batch_size)).backward()
         self.optimizer.step()
 
     def _forward(self, images, labels):
-        """Sum of the loss over these images, which are added to the totals."""
+        """Sum of the loss over these images; adds them to the totals."""
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.forward(self.batches.normalised(images))
         loss = self.loss(logits, labels)
@@ -249,7 +249,7 @@ class Run:
         return totals.cpu()
 
     def _note(self, epoch, first_step, start):
-        """What to say of the current epoch, as a function: asking waits for the device."""
+        """A function that describes the current epoch; calling it waits for the device."""
 
         def note():
             steps = self.batches.steps
@@ -275,7 +275,7 @@ class Run:
                 self.ownership.check()
 
     def _keep_snapshot(self):
-        """Write the weights to watch, if this is a step for it."""
+        """Write a snapshot, if this step has one."""
         if not self.first or self.step not in self.snapshot_steps:
             return
         weights = {name: weight.float().cpu().numpy() for name, weight in self.model.weights().items()}
@@ -286,7 +286,7 @@ class Run:
             self.ownership.check()
 
     def _save_or_stop(self, last=False):
-        """Save the state if it is time, or if the run is to end now."""
+        """Save the state if it is time for it, or if the run must end now."""
         reason = self.stop.reason
         due = time.monotonic() - self.saved > 60 * self.job.checkpoint_minutes
         if self.processes > 1:
@@ -301,7 +301,7 @@ class Run:
         self.saved = time.monotonic()
         totals = self._summed(self.totals)
         if self.first:
-            self._check_finite(float(totals[0]))  # a state that is lost already must not replace a good one
+            self._check_finite(float(totals[0]))  # a diverged state must not replace a good one
             self._save(totals, must=bool(reason))
         if reason and not last:
             message = (
@@ -313,7 +313,7 @@ class Run:
 
     def _save(self, totals, must):
         state = {"step": self.step, "rows": self.rows}
-        if self.step < self._last_step:  # else nobody needs the weights again
+        if self.step < self._last_step:  # otherwise the weights are not needed again
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "totals": totals}
         try:
             self.checkpoints.save(self.step, state)
@@ -329,6 +329,6 @@ def _options(chosen, key="name"):
 
 
 def _flush(path):
-    """Wait until a file is on the disk, so that no power cut leaves half of it behind a newer checkpoint."""
+    """Wait until a file is on the disk, so that a power cut cannot leave half of it beside a newer checkpoint."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What training minimises. A loss takes outputs and labels and gives the sum over samples; the loop takes the mean."""
+"""Losses. A loss takes outputs and labels and returns the sum over samples; the training loop takes the mean."""
 
 import torch.nn.functional as F
 
@@ -13,5 +13,5 @@ def cross_entropy(outputs, labels):
 
 @register.loss("squared_error")
 def squared_error(outputs, labels):
-    """Half the squared distance of the outputs (batch, classes) from the label as a unit vector."""
+    """Half the squared distance between the outputs (batch, classes) and the one-hot label."""
     return 0.5 * (outputs.float() - F.one_hot(labels, outputs.shape[-1])).square().sum()

@@ -1,4 +1,4 @@
-"""What training moves weights by. An optimizer takes the parameters and the learning rate, and is torch's own."""
+"""Optimizers. A function takes the parameters and the learning rate and returns an optimizer of torch."""
 
 import torch
 
@@ -15,7 +15,7 @@ def adam(parameters, learning_rate, *, beta1: Decay = 0.9, beta2: Decay = 0.999,
     beta1, beta2 : float
         Decay of the running means of the gradient and of its square.
     eps : float
-        Added to the root of the second. With 1e-8, the first steps are signs of the gradient.
+        Added to the root of the second mean. With 1e-8, the first steps are signs of the gradient.
     """
     return torch.optim.Adam(parameters, lr=learning_rate, betas=(beta1, beta2), eps=eps, fused=True)
 
@@ -35,9 +35,9 @@ def adamw(
     Parameters
     ----------
     weight_decay : float
-        Weights shrink by this times the learning rate in each step.
+        In each step, weights shrink by this share times the learning rate.
     beta1, beta2, eps : float
-        As of Adam.
+        As in Adam.
     """
     decay = {"weight_decay": weight_decay, "fused": True}
     return torch.optim.AdamW(parameters, lr=learning_rate, betas=(beta1, beta2), eps=eps, **decay)
@@ -50,8 +50,8 @@ def sgd(parameters, learning_rate, *, momentum: Decay = 0.0, weight_decay: NotNe
     Parameters
     ----------
     momentum : float
-        Of heavy-ball momentum.
+        Heavy-ball momentum, below 1.
     weight_decay : float
-        Added to the gradient, times the weights.
+        This times the weights is added to the gradient.
     """
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)

@@ -1,4 +1,4 @@
-"""The processes of a run: where they compute, how they are started, and what is said of one that fails."""
+"""The processes of a run: their devices, how they are started, and how a failure is reported."""
 
 import logging
 import multiprocessing
@@ -21,25 +21,25 @@ logger = logging.getLogger("rank_increase")
 
 
 def choose_device(rank=0):
-    """The best device there is: a CUDA GPU, the one of this rank; Apple's; the CPU."""
+    """The best available device: the CUDA GPU of this rank, Apple's GPU, or the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", rank)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def device_name():
-    """What results are computed on, for their provenance."""
+    """Name of the device, for the provenance of results."""
     device = choose_device()
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def process_count(gpus, processes):
-    """Processes of a run: one for each GPU that it can see of those it has asked for; on the CPU as many as it says.
+    """Number of processes of a run: one for each visible GPU of those requested; on the CPU, `processes`.
 
     Raises
     ------
     RuntimeError
-        If it has asked for GPUs, and sees none: on the CPU it would take weeks.
+        If the run requests GPUs and sees none: on the CPU it would take weeks.
     """
     if not gpus:
         return processes
@@ -52,10 +52,10 @@ def process_count(gpus, processes):
 
 
 def train(job, ownership, processes=1):
-    """Train to the last epoch; the result lies in `job.scratch`, and is found there if the run is finished.
+    """Train to the last epoch; the results are in `job.scratch`. Does nothing if the run is finished already.
 
-    There, metrics.csv has a row of schema "metrics" for each epoch and grows while it runs, and
-    snapshots/step_{s}.safetensors the weights at `Recipe.snapshot_steps`.
+    There, metrics.csv grows by a row of schema "metrics" in each epoch, and snapshots/step_{s}.safetensors hold the
+    weights at `Recipe.snapshot_steps`.
 
     Parameters
     ----------
@@ -63,20 +63,20 @@ def train(job, ownership, processes=1):
     ownership : ownership.Ownership
         Of `job.scratch`.
     processes : int
-        Each takes a share of every batch, on a GPU of its own where there are some. The first alone writes.
+        Number of processes. Each takes a share of every batch, on its own GPU if there are any. Only the first writes.
 
     Raises
     ------
     Stopped
-        If a signal or the end of a SLURM job comes first; the state is saved.
+        If a signal, or the end of a SLURM job, comes first; the state is saved.
     NotOwner
         If another process has taken the scratch folder over; nothing has been written since.
     RuntimeError
         If one of several processes fails.
     FloatingPointError
-        If the loss is no longer finite; what was measured until then stays.
+        If the loss is no longer finite; measurements up to then are kept.
     DatasetError, ValueError
-        If the dataset is damaged or was changed since it was packed, or does not fit the model or the recipe.
+        If the dataset is damaged or has changed since it was packed, or does not fit the model or the recipe.
     """
     _check_dataset(job)
     if processes == 1:
@@ -91,7 +91,7 @@ def train(job, ownership, processes=1):
         rdzv_endpoint="localhost:0",
         max_restarts=0,
         monitor_interval=1,
-        signals_to_handle="SIGHUP,SIGQUIT",  # the launcher would give processes 30 s to save their state
+        signals_to_handle="SIGHUP,SIGQUIT",  # not TERM: the launcher would give processes 30 s to save their state
     )
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it prints every traceback three times
     before = {number: signal.signal(number, _pass_on) for number in SIGNALS}
@@ -105,9 +105,9 @@ def train(job, ownership, processes=1):
 
 
 def _check_dataset(job):
-    """Compare the dataset with its manifest, once for all processes; a signal ends this early."""
+    """Compare the dataset with its manifest, once for all processes; a signal interrupts this."""
     label = f"{job.label}: checking {job.dataset}"
-    open_dataset(job.dataset)  # names files that are missing
+    open_dataset(job.dataset)  # reports missing files
     with StopRequest() as stop, progress(label, array_bytes(job.dataset)) as advance:
 
         def advance_or_stop(done):
@@ -131,7 +131,7 @@ def _failure(job, failure):
             f"{job.label}: one of its processes was ended by {failure.signal_name()}, as happens when memory runs out"
             " (`mem_mb`); the same command resumes from the last checkpoint."
         )
-    message = failure.message  # a dict if the process could still say what it was
+    message = failure.message  # a dict if the process could still report its error
     if not isinstance(message, dict):
         return RuntimeError(f"{job.label}: {message}")
     kind, _, text = message["message"].removeprefix("_Ended: ").partition(": ")
@@ -144,10 +144,10 @@ def _failure(job, failure):
 
 
 class _Ended(Exception):
-    """What the launcher is told instead of a SystemExit, from which it would learn nothing."""
+    """Passed to the launcher instead of a SystemExit, whose message it would lose."""
 
 
-@record  # so that the launcher knows what went wrong
+@record  # reports errors to the launcher
 def _worker(job, ownership):
     try:
         _train(job, ownership)
@@ -165,7 +165,7 @@ def _train(job, ownership):
             append_log(job.log)
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        # Signals and checkpoints are agreed on through gloo: that does not wait for the GPU.
+        # Processes agree on signals and checkpoints through gloo, which does not wait for the GPU.
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         with StopRequest() as stop:

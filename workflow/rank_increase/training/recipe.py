@@ -1,4 +1,4 @@
-"""How a network is trained: what the configuration says under `recipe`, and what follows from it step by step."""
+"""How a network is trained: the section `recipe` of the configuration, and the schedules that follow from it."""
 
 import math
 
@@ -13,22 +13,22 @@ class Recipe(Section):
     warmup_epochs: Size = 0
     """Epochs in which the learning rate rises linearly; a cosine to 0 follows. Paper: 15."""
     batch_size: Count
-    """Samples in a step, over all GPUs. Paper: 512, 4096."""
+    """Samples per step, over all GPUs. Paper: 512, 4096."""
     learning_rate: Positive
-    """At its highest. Paper: 1e-4, 3e-3."""
+    """Highest learning rate. Paper: 1e-4, 3e-3."""
     loss: dict = {"name": "cross_entropy"}
-    """What is minimised: a name, or {name: ..., options}."""
+    """The loss: a name, or {name: ..., options}."""
     optimizer: dict = {"name": "adam"}
-    """By what: a name, or {name: ..., options}."""
+    """The optimizer: a name, or {name: ..., options}."""
     augment: Flag = False
-    """Random crops and flips of images. The paper speaks of none."""
+    """Whether to crop and flip images at random. The paper does not mention it."""
     snapshots: Count = 12
-    """How many epochs' weights are kept: 0, the last, and others evenly in log(epoch)."""
+    """Number of epochs after which weights are kept: 0, the last, and others evenly spaced in log(epoch)."""
     snapshots_per_doubling: Size = 0
-    """Weights kept beside those, at steps evenly spaced in log(step): so many each time the step doubles."""
+    """Number of further snapshots each time the step doubles, at steps evenly spaced in log(step)."""
 
     def learning_rate_at(self, step, steps):
-        """Learning rate of a step, from 0, when an epoch has `steps`: a linear rise, then a cosine down to 0.
+        """Learning rate of a step, from 0, if an epoch has `steps`: a linear rise, then a cosine to 0.
 
         The paper calls it "cyclic learning rate decay with a linear warmup schedule".
         """
@@ -38,17 +38,17 @@ class Recipe(Section):
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
     def snapshot_epochs(self):
-        """Epochs after which weights are kept, ascending: 0, the last, and others evenly in log(epoch)."""
+        """Epochs after which weights are kept, ascending: 0, the last, and others evenly spaced in log(epoch)."""
         wanted = min(self.snapshots, self.epochs + 1)
         chosen = [0, 1] if wanted > 2 else [0]
-        while len(chosen) < wanted:  # the first ones would coincide when rounded, and are consecutive instead
+        while len(chosen) < wanted:  # rounded, the first ones would coincide; they are consecutive instead
             last, remaining = chosen[-1], wanted - len(chosen)
             ratio = (self.epochs / max(last, 1)) ** (1 / remaining)
             chosen.append(max(last + 1, round(max(last, 1) * ratio)))
         return chosen
 
     def snapshot_steps(self, steps):
-        """Steps after which weights are kept, ascending, from 0, when an epoch has `steps`; a list of int."""
+        """Steps after which weights are kept, ascending, from 0, if an epoch has `steps`; a list of int."""
         chosen, last = {epoch * steps for epoch in self.snapshot_epochs()}, self.epochs * steps
         if self.snapshots_per_doubling:
             count = math.ceil(self.snapshots_per_doubling * math.log2(last)) + 1

@@ -1,4 +1,4 @@
-"""What a finished run leaves: its metrics and snapshots, put where the workflow expects them."""
+"""Results of a finished run: its metrics and snapshots, put where the workflow expects them."""
 
 import os
 import shutil
@@ -11,14 +11,14 @@ from rank_increase.training.snapshots import SnapshotError, check_snapshot, snap
 
 
 def finished_metrics(job):
-    """Rows of schema "metrics" of a run that is done."""
+    """Rows of schema "metrics" of a finished run."""
     return pd.read_csv(Path(job.scratch) / "metrics.csv")
 
 
 def publish_snapshots(job, ownership, folder):
-    """Put the snapshots of a run that is done into `folder`, all or none, whatever is there.
+    """Put the snapshots of a finished run into `folder`, all or none, replacing what is there.
 
-    They are links to those in the scratch folder, which take no room, or copies if that is on another file system.
+    They are hard links to those in the scratch folder, which take no space, or copies on another file system.
 
     Raises
     ------
@@ -50,12 +50,12 @@ def publish_snapshots(job, ownership, folder):
             os.replace(folder, old)
         os.replace(temporary, folder)
     finally:
-        for left in (temporary, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def prune_checkpoints(job):
-    """Delete the checkpoints of a finished run but for the last, which is what it takes to publish it again."""
+    """Delete the checkpoints of a finished run except the last, which is needed to publish the run again."""
     checkpoints = sorted((Path(job.scratch) / "checkpoints").glob("step_*.pt"))
     for path in checkpoints[:-1]:
         path.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Snapshots: weights of a network at one step, as safetensors files that say which products they are factors of.
+"""Snapshots: weights of a network at one step, as safetensors files that name the products whose factors they hold.
 
-A snapshot needs no model to be read: its metadata has one entry, "snapshot", JSON with the products, the step, the epoch
+Reading a snapshot needs no model: its metadata has one entry, "snapshot", JSON with the products, the step, the epoch
 and the SHA-256 of all this and of the weights; its tensors are in the paper's orientation.
 """
 
@@ -14,11 +14,11 @@ from safetensors.numpy import save_file
 
 
 class SnapshotError(ValueError):
-    """A snapshot that is missing or damaged; its text names the file."""
+    """A snapshot is missing or damaged; the message names the file."""
 
 
 def snapshot_path(folder, step):
-    """Where the snapshot of a step lies."""
+    """Path of the snapshot of a step."""
     return Path(folder) / f"step_{step}.safetensors"
 
 
@@ -31,7 +31,7 @@ def write_snapshot(path, weights, products, *, step, epoch):
     weights : dict of str to numpy.ndarray
         By name; factors of products have shape (heads, dim, dim_head).
     products : list of networks.attention.Product
-        By the names of their factors.
+        Products, by the names of their factors.
     step : int
         Optimizer steps taken.
     epoch : float
@@ -90,7 +90,7 @@ def _digest(description, names, weight):
 
 
 class Snapshots:
-    """The snapshots of a run, checked, of which the factors of one product at one step are read at a time.
+    """The snapshots of a run, checked; the factors of one product at one step are read at a time.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Snapshots:
     steps : list of int
         Ascending, from 0.
     epochs : dict of int to float
-        Step -> epochs that it makes.
+        Step -> the same in epochs.
     products : list of tuple
         (name, layer, A, B) of each product, by layer.
 
@@ -136,7 +136,7 @@ class Snapshots:
         Raises
         ------
         ValueError
-            If the file lacks one of them, or it is not finite.
+            If the file lacks one of them, or one is not finite.
         """
         file, (*_, A, B) = open_snapshot(self._files[step]), product
         return self._weight(file, step, A), self._weight(file, step, B)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def main(tables, page, *, variants, names, shown, provenance):
-    """Write the page of the study from its `tables`, a dict name -> paths, which may lack those of a half."""
+    """Write the page of the study from its `tables`, a dict name -> paths; toy or network tables may be missing."""
     rows, store = read_study(tables), ArrayStore()
     commits = {read_provenance(path).get("commit") or "unknown" for paths in tables.values() for path in paths}
     content = {

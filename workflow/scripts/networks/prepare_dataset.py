@@ -1,4 +1,4 @@
-"""Rule `prepare_dataset`: samples and labels of a dataset as packed arrays, whatever they come from."""
+"""Rule `prepare_dataset`: samples and labels of a dataset as packed arrays, from any source."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def main(folder, *, source, fingerprint, code, downloads, threads, extensions, label):
     """Pack the dataset that `source`, an entry under `datasets` in the configuration, describes into `folder`.
 
-    The folder is left as it is if another study has packed there the same source, in the same state, by the same code.
+    The folder is left unchanged if another study has packed the same source there, in the same state, by the same code.
     """
     options = {key: value for key, value in source.items() if key != "source"}
     opened = find("source", source["source"], extensions).load()(downloads, threads, **options)

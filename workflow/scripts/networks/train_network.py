@@ -1,4 +1,4 @@
-"""Rule `train_network`: a network trained from one init scale; an interrupted run resumes."""
+"""Rule `train_network`: train a network from one init scale; an interrupted run resumes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def main(metrics, snapshots, *, job, processes, provenance):
-    """Write metrics (schema "metrics") and the folder of snapshots of a run; its scratch folder keeps both."""
+    """Write metrics (schema "metrics") and the snapshots folder of a run; its scratch folder keeps both."""
     try:
         with owned(job.scratch, job.label) as ownership:
             train(job, ownership, processes)

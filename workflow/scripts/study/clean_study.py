@@ -1,4 +1,4 @@
-"""Rules `clean_scratch` and `clean_snapshots`: room on the disk, at the expense of nothing that is not finished."""
+"""Rules `clean_scratch` and `clean_snapshots`: free disk space without touching unfinished runs."""
 
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def main(place, snapshots):
-    """Delete, and print and log what and how much.
+    """Delete files, and print and log which and how much.
 
     Parameters
     ----------
     place : Place
     snapshots : bool
-        Whether to delete snapshots whose spectra are there, too.
+        Whether to delete also snapshots whose spectra exist.
     """
     deleted = list(delete_scratch(place))
     if snapshots:

@@ -1,4 +1,4 @@
-"""Rule `plan`: what the study will cost, printed before anything is submitted, and what it did cost afterwards."""
+"""Rule `plan`: print the expected cost of a study, and after a run its actual cost."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Rule `publish`: what of a study is published, in a folder of its own."""
+"""Rule `publish`: copy results of a study to results/published/."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def main(files, claims, manifest):
-    """Copy `files` and the table of claims, beside or below which they lie, and write where they come from."""
+    """Copy `files` and the table `claims`, in whose folder they lie, and write a manifest of their origin."""
     publish([*files, claims], Path(claims).parent, Path(manifest).parent)
     with atomic(manifest) as temporary:
         temporary.write_text(json.dumps(origin(claims), indent=1) + "\n")

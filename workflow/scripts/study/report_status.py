@@ -1,4 +1,4 @@
-"""Rule `status`: how far a study has come, while it runs or not."""
+"""Rule `status`: the progress of a study, whether it runs or not."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def main(place):
-    """Print runs finished, running, stopped and waiting, and how far each has come.
+    """Print finished, running, stopped and waiting runs, and their progress.
 
     Parameters
     ----------

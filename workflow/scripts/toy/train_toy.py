@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def main(problem, stages, outputs, *, alpha, seed, method, params, label, provenance):
-    """Write a run's losses, trajectory, activations, and how well it conserves, tables of these schemas.
+    """Write the tables of a run: losses, trajectory, events and conservation.
 
     Parameters
     ----------

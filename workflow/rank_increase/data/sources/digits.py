@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, the dataset that needs no download."""
+"""scikit-learn's handwritten digits, which need no download."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from rank_increase.registry import register
 @register.source("digits")
 def digits(downloads, threads):
     """The 1797 handwritten digits of scikit-learn, 8 x 8 pixels of 0 to 16; every fifth is a test image."""
-    from sklearn.datasets import load_digits  # seconds to import, and only this source needs it
+    from sklearn.datasets import load_digits  # takes seconds to import, and only this source needs it
 
     bunch = load_digits()
     images, labels = bunch.images.astype(np.uint8)[..., None], bunch.target.astype(np.int64)

@@ -11,14 +11,14 @@ from rank_increase.registry import register
 
 @register.source("image_folder")
 def image_folder(downloads, threads, *, path: Path, size: Count):
-    """Images in `path`/train/<class>/ and `path`/val/<class>/; labels count the class folders in alphabetical order.
+    """Images in `path`/train/<class>/ and `path`/val/<class>/; labels number the class folders in alphabetical order.
 
     Parameters
     ----------
     path : str
-        Of the folder.
+        The folder that contains train/ and val/.
     size : int
-        Side of the packed images: the shorter side is brought to it, and the middle cut out.
+        Side of the packed images, in pixels: the shorter side is resized to it, and the center cropped.
     threads : int
     """
     path, sha = FilePath(path).expanduser(), {}

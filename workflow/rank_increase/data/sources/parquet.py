@@ -1,4 +1,4 @@
-"""Encoded images in Parquet files, the layout that public hubs serve."""
+"""Encoded images in Parquet files, in the layout used by public dataset hubs."""
 
 from pathlib import Path as FilePath
 
@@ -18,11 +18,11 @@ def parquet(downloads, threads, *, train: Path, test: Path, classes: Count, size
     Parameters
     ----------
     train, test : str
-        Paths of both files.
+        Paths of the two files.
     classes : int
-        Number of classes. Their names are taken from the file's metadata `class_names`, joined by commas, if there.
+        Number of classes. Their names come from the file's metadata `class_names`, separated by commas, if present.
     size : int
-        Side of the packed images: the shorter side is brought to it, and the middle cut out.
+        Side of the packed images, in pixels: the shorter side is resized to it, and the center cropped.
     threads : int
     """
     splits, sha, names = {}, {}, None

