@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
 from rank_increase.claims import MARKS
 from rank_increase.vit_claims import PRODUCT_NAMES
 

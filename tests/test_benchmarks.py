@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+
 from bench_workflow import demo_rows
 from measuring import ROOT, Timing, add_ratios, cpu_seconds, interleaved, machine_limits, row, slope
 from page import write_page

@@ -7,18 +7,18 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import build_explorer
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from rank_increase.explorer import ArrayStore, render_page, toy_part, vit_part
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-import build_explorer
-from rank_increase.explorer import ArrayStore, render_page, toy_part, vit_part
 from rank_increase.tables import write_table
 
 STRUCTURES = {

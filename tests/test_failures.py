@@ -1,7 +1,6 @@
 """What is said of failed jobs, from logs as Snakemake 9.27 and its SLURM plugin 2.8 write them."""
 
 import pytest
-
 from rank_increase.failures import describe_failures
 
 SUBMISSION = """\

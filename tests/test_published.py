@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import check_claims
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -16,9 +17,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
-import check_claims
 from rank_increase.publishing import MANTISSA_BITS, origin, publish, publish_table, round_mantissa
+
 from rank_increase.tables import SCHEMAS, collect, read_provenance, read_table, write_table
 
 ROOT = Path(__file__).parents[1]

@@ -4,9 +4,9 @@ import logging
 
 import pytest
 import torch
+from rank_increase.slurm import requeue_if_preempted
 
 from rank_increase import training
-from rank_increase.slurm import requeue_if_preempted
 
 
 @pytest.fixture

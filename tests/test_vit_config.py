@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rank_increase.configuration import ConfigError, check_config, library_digest, vit_runs
 
 from rank_increase import configuration
-from rank_increase.configuration import ConfigError, check_config, library_digest, vit_runs
 
 DEMO = yaml.safe_load((Path(__file__).parents[1] / "config/config.yaml").read_text())
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-
 from rank_increase.algorithm1 import stages
 from rank_increase.flow import diagonal_run
+
 from rank_increase.notation import log_alpha
 from rank_increase.tables import read_provenance, read_table
 from rank_increase.toy import Problem

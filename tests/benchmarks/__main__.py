@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+
 from measuring import ROOT, add_ratios, hardware, machine_limits, versions
 from page import NAMES, write_page
-
 from rank_increase.tables import atomic
 
 

@@ -10,11 +10,11 @@ from functools import partial
 import numpy as np
 import torch
 import yaml
-from measuring import ROOT, cpu_seconds, interleaved, row
+from rank_increase.flow import diagonal_run, initial_state
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
-from rank_increase.flow import diagonal_run, initial_state
+from measuring import ROOT, cpu_seconds, interleaved, row
 from rank_increase.notation import log_alpha
 from rank_increase.toy import make_problem
 

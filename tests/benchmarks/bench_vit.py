@@ -4,13 +4,13 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from measuring import interleaved, row
+from rank_increase.plan import forward_flops
+from rank_increase.vit import VisionTransformer
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from vit_pytorch import ViT as PytorchViT
 
-from rank_increase.plan import forward_flops
-from rank_increase.vit import VisionTransformer
+from measuring import interleaved, row
 
 CASE = "an image, forward, backward and Adam"
 PAPER_DIM = 512

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 import yaml
+
 from measuring import ROOT, Timing, interleaved, row
 
 DRY_RUN, DEMO = "dry run", "demo"

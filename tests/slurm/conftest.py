@@ -2,6 +2,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from cluster import ROOT, SEEDS, Controller, command, environment, sh, tables, toy_tables
 
 

@@ -5,6 +5,7 @@ import re
 import signal
 
 import pytest
+
 from cluster import end_in, tables
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]

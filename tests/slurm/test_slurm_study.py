@@ -4,6 +4,7 @@ import random
 import time
 
 import pytest
+
 from cluster import PATIENCE, ROOT, assert_same, log_of, sh, tables, toy_tables
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]

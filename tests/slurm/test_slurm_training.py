@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+
 from cluster import ROOT, SEEDS, assert_same, end_in, log_of, sh, slurm_log, tables, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("slurm")]

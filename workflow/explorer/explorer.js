@@ -187,6 +187,7 @@ const BASELINES = ["random_product", "noisy_factors"];
 const SEED_SYMBOLS = ["circle", "diamond", "triangle-up", "cross", "x", "star"];
 const RANK_TICKS = [1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500];
 
+const plainName = (product) => PLAIN[product] ?? product; // models name their products as they like
 const headName = (head) => (head === "all" ? "mean of all" : String(Number(head) + 1));
 
 function chooseNetwork() {
@@ -200,19 +201,20 @@ function chooseNetwork() {
   const seeds = ofScale.map((run) => run.seed);
   const seed = choose("seed", seeds, study.shown.seed);
   const run = ofScale.find((candidate) => candidate.seed === seed);
-  const product = choose("product", Object.keys(PRODUCTS), "KQ");
+  const products = Object.keys(run.products);
+  const product = choose("product", products, products[0]);
   const [, layers, heads] = run.products[product].delta.stable_rank.shape;
   const layer = choose("layer", range(layers), 1);
   const head = choose("head", ["all", ...range(heads)], "all");
   const epoch = chooseNumber("epoch", run.epochs.at(-1), (wanted) => nearest(run.epochs, wanted));
-  return { run, product, layer, head, epoch, ofNetwork, options: { networks, scales, seeds, layers, heads } };
+  return { run, product, layer, head, epoch, ofNetwork, options: { networks, scales, seeds, products, layers, heads } };
 }
 
 function showVitControls({ run, options }) {
   showOptions("network", options.networks, (name) => study.networks.names[name]);
   showOptions("scale", options.scales);
   showOptions("seed", options.seeds);
-  showOptions("product", Object.keys(PRODUCTS), (name) => PLAIN[name]);
+  showOptions("product", options.products, plainName);
   showOptions("layer", range(options.layers), (number) => number + 1);
   showOptions("head", ["all", ...range(options.heads)], headName);
   showSlider("epoch", run.epochs, (epoch) => `${epoch} of ${run.epochs.at(-1)}`);
@@ -353,7 +355,7 @@ function renderVit() {
   const view = chooseNetwork();
   showVitControls(view);
   const heads = view.head === "all" ? "all heads" : `head ${headName(view.head)}`;
-  document.querySelector("#vit .which").textContent = `of ${PLAIN[view.product]}, layer ${view.layer + 1}, ${heads}`;
+  document.querySelector("#vit .which").textContent = `of ${plainName(view.product)}, layer ${view.layer + 1}, ${heads}`;
   document.querySelector("#vit .spread").hidden = view.head !== "all";
   describeVit(view);
   drawSpectra(view);
@@ -523,7 +525,7 @@ function describeToy(view) {
   if (stage > 0) parts.push(` (predicted limit: ${short(array(prediction.loss)[stage - 1])})`);
   parts.push(`. ${stage} of ${times.length} stages should have happened`);
   if (stage < times.length) {
-    const entry = `entry ${prediction.index[stage] + 1} of ${PLAIN[prediction.product[stage]]}`;
+    const entry = `entry ${prediction.index[stage] + 1} of ${plainName(prediction.product[stage])}`;
     parts.push(`; next, ${entry} at ${times[stage].toFixed(1)}`);
   }
   return `${parts.join("")}.`;

@@ -83,6 +83,11 @@ class Entry:
         return ".".join(("rank_increase", *self.path.relative_to(LIBRARY).with_suffix("").parts))
 
     @property
+    def fixed(self):
+        """Options that the decorator fixes, which the configuration cannot choose; a dict."""
+        return {key: value for key, value in self.details.items() if key in self.parameters}
+
+    @property
     def caption(self):
         """The docstring without its sections: what comes before the first underlined heading."""
         return re.split(r"\n\n\w+\n-{3,}\n", self.description)[0]
@@ -92,15 +97,26 @@ class Entry:
         return getattr(_import(self.path, self.module), self.definition)
 
     def options(self):
-        """A pydantic model with a field for each option, in their order; fixed arguments of the decorator excluded."""
-        fields = {
-            name: (
-                eval(annotation, {"__builtins__": {}}, TYPES),  # names of types, out of our own source
-                Field(... if default is None else ast.literal_eval(default), description=description),
-            )
-            for name, (annotation, default, description) in self.parameters.items()
-            if name not in self.details
-        }
+        """A pydantic model with a field for each option, in their order; fixed arguments of the decorator excluded.
+
+        Raises
+        ------
+        RegistryError
+            If the type of an option is not known here, or its default is not a literal.
+        """
+        fields = {}
+        for name, (annotation, default, description) in self.parameters.items():
+            if name in self.details:
+                continue
+            try:
+                kind = eval(annotation, {"__builtins__": {}}, TYPES)  # names of types, out of our own source
+                value = ... if default is None else ast.literal_eval(default)
+            except (NameError, TypeError, ValueError, SyntaxError) as error:
+                raise RegistryError(
+                    f"{self.path}: the option `{name}` of the {self.kind} {self.name!r} needs a type of"
+                    f" rank_increase.options and a literal default ({error})."
+                ) from error
+            fields[name] = kind, Field(value, description=description)
         return create_model(f"{self.kind} {self.name}", __base__=option_types.Section, **fields)
 
 
@@ -141,7 +157,7 @@ def registered(kind, extensions=()):
             if entry.name in found:
                 raise RegistryError(f"{path} registers the {kind} {entry.name!r}, as {found[entry.name].path} does.")
             found[entry.name] = entry
-    return found
+    return dict(sorted(found.items())) if kind == "figure" else found  # one script may draw several
 
 
 def find(kind, name, extensions=()):
@@ -169,12 +185,20 @@ def _entries(path):
         for decorator in getattr(node, "decorator_list", ()):
             match decorator:
                 case ast.Call(func=ast.Attribute(value=ast.Name(id="register"), attr=kind), args=[ast.Constant(name)]):
-                    details = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
+                    details = _details(decorator, path, name)
                     text = ast.get_docstring(node) or ""
                     entries.append(
                         Entry(kind, name, path, node.name, details, text.split("\n")[0], text, _parameters(node, text))
                     )
     return entries
+
+
+def _details(decorator, path, name):
+    """Keyword arguments of a decorator."""
+    try:
+        return {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
+    except ValueError as error:
+        raise RegistryError(f"{path}: what is said of {name!r} must be literals ({error}).") from error
 
 
 def _parameters(node, text):
@@ -204,9 +228,13 @@ def _described(text, name):
 def _import(path, module):
     if module:
         return importlib.import_module(module)
-    name = f"rank_increase_extension_{path.stem}"
+    name = f"rank_increase extension {path}"  # two files may have the same name
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]  # half of a module would be taken for it next time
+            raise
     return sys.modules[name]

@@ -19,6 +19,7 @@ from rank_increase.study.configuration import (
     drawn_figures,
     explorer_start,
     figure_options,
+    located_extensions,
     made_tables,
     network_runs,
     read_config,
@@ -28,6 +29,7 @@ from rank_increase.study.configuration import (
 )
 from rank_increase.study.digest import folder_digest, library_digest
 from rank_increase.study.failures import describe_failures, explain_full_disk
+from rank_increase.study.slurm import prefer_commands
 from rank_increase.study.status import outcome
 
 if full := explain_full_disk():
@@ -36,6 +38,7 @@ try:
     for configfile in workflow.overwrite_configfiles:
         read_config(configfile)  # Snakemake has read it, and takes the last of two equal keys
     check_demo(config)
+    config.update(located_extensions(config, workflow.configfiles))
     STUDY = read_study(config)
     check_folder(f"results/{STUDY.study}")
     if STUDY.data_dir:
@@ -43,6 +46,7 @@ try:
 except ConfigError as error:
     sys.exit(str(error))  # its sentences, where an exception would come with places in this file
 
+RULES = os.path.realpath(str(workflow.current_basedir))
 RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
@@ -51,7 +55,7 @@ PACKED_ARRAYS = [f"{split}_{kind}.npy" for split in ("train", "test") for kind i
 # studies share, only the manifest is declared, and as a file that is updated, which Snakemake leaves in place.
 DECLARED_ARRAYS = [] if STUDY.data_dir else PACKED_ARRAYS
 shared = update if STUDY.data_dir else str
-EXTENSIONS = tuple(os.path.abspath(path) for path in STUDY.extensions)
+EXTENSIONS = tuple(STUDY.extensions)  # scripts have them in snakemake.config: as params, files could not move
 TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
 TABLES = made_tables(STUDY)
 FIGURES = drawn_figures(STUDY, EXTENSIONS)
@@ -62,10 +66,9 @@ NOT_TRAINING = ["disk", "jobs", "options", "registry", "tables", "study.slurm", 
 
 
 def prefer_own_squeue():
-    """Put our squeue, and the Python that runs it, first on the PATH of a controller that submits to SLURM."""
+    """Let a controller that submits to SLURM ask our squeue."""
     if workflow.executor_plugin.name == "slurm":
-        folders = [f"{WORKFLOW}/profiles/slurm/bin", os.path.dirname(sys.executable), os.environ["PATH"]]
-        os.environ["PATH"] = os.pathsep.join(folders)
+        prefer_commands(f"{WORKFLOW}/profiles/slurm/bin")
 
 
 def table_files(table, networks=None):
@@ -162,7 +165,11 @@ def source_digest(wildcards):
 def training_digest(wildcards):
     """Digest of what trains a network: model, loss and optimizer are chosen by name."""
     network = STUDY.networks[wildcards.network]
-    names = {"model": network.model.family, "loss": network.recipe.loss.name, "optimizer": network.recipe.optimizer.name}
+    names = {
+        "model": network.model.family,
+        "loss": network.recipe.loss.name,
+        "optimizer": network.recipe.optimizer.name,
+    }
     chosen = [find(kind, name, EXTENSIONS) for kind, name in names.items()]
     return library_digest("networks/train_network", also=chosen, without=NOT_TRAINING)
 

@@ -5,12 +5,6 @@ Inputs: the tables of the study. Outputs: results/{study}/claims.*, explorer.htm
 """
 
 
-localrules:
-    claims,
-    explorer,
-    configuration,
-
-
 rule claims:
     """Test every claim on the runs of the study."""
     input:
@@ -28,6 +22,7 @@ rule claims:
         "<logs>/claims.log",
     benchmark:
         "<benchmarks>/claims.tsv"
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -36,7 +31,6 @@ rule claims:
     params:
         study=STUDY.model_dump(include={"study", "toy", "assumptions"}),
         labels=NETWORK_LABELS,
-        extensions=EXTENSIONS,
         code=all_digest("evidence/check_claims", "claim"),
     message:
         "Claims"
@@ -55,6 +49,7 @@ rule explorer:
         "<logs>/explorer.log",
     benchmark:
         "<benchmarks>/explorer.tsv"
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -85,6 +80,7 @@ rule configuration:
         "<logs>/configuration.log",
     benchmark:
         "<benchmarks>/configuration.tsv"
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     resources:

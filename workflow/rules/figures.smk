@@ -5,10 +5,6 @@ Inputs: the tables of the study, and nothing else. Outputs: results/{study}/figu
 """
 
 
-localrules:
-    figure,
-
-
 rule figures:
     """All figures of the study."""
     input:
@@ -33,6 +29,7 @@ rule figure:
         "<benchmarks>/figures/{figure}.tsv"
     wildcard_constraints:
         figure="|".join(FIGURES) or "none",
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -43,7 +40,7 @@ rule figure:
         labels=NETWORK_LABELS,
         caption=lambda wildcards: FIGURES[wildcards.figure].caption,
         dpi=STUDY.figures.dpi,
-        script=lambda wildcards: str(FIGURES[wildcards.figure].path),
+        script=lambda wildcards: os.path.relpath(FIGURES[wildcards.figure].path, RULES),
         code=lambda wildcards: library_digest(FIGURES[wildcards.figure].path),
     message:
         "Figure {wildcards.figure}"

@@ -26,7 +26,6 @@ rule prepare_dataset:
     params:
         source=lambda wildcards: STUDY.datasets[wildcards.dataset].model_dump(),
         fingerprint=lambda wildcards: fingerprint(wildcards.dataset),
-        extensions=EXTENSIONS,
         downloads=f"{DATASETS}/.downloads",
         code=source_digest,
     message:
@@ -62,7 +61,6 @@ rule train_network:
     params:
         model=lambda wildcards: STUDY.networks[wildcards.network].model.model_dump(),
         recipe=lambda wildcards: STUDY.networks[wildcards.network].recipe.model_dump(),
-        extensions=EXTENSIONS,
         code=training_digest,
     message:
         "Network {wildcards.network}, init scale {wildcards.alpha}, seed {wildcards.seed}"

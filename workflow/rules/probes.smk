@@ -5,11 +5,6 @@ Inputs: snapshots of the weights. Outputs: results/{study}/networks/ and, a file
 """
 
 
-localrules:
-    measure_spectra,
-    collect_network_table,
-
-
 rule networks:
     """The runs of networks and their spectra."""
     input:
@@ -51,6 +46,7 @@ rule collect_network_table:
         "<benchmarks>/collect_table/{table}_{network}.tsv"
     wildcard_constraints:
         table="metrics|spectra",
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -74,13 +70,13 @@ rule measure_spectra:
         "<logs>/measure_spectra/{network}.log",
     benchmark:
         "<benchmarks>/measure_spectra/{network}.tsv"
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     resources:
         mem_mb=4000,
         runtime=10,
     params:
-        extensions=EXTENSIONS,
         code=all_digest("probes/measure_spectra", "measure"),
     message:
         "Rank measures: {wildcards.network}"

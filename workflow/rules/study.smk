@@ -6,25 +6,18 @@ others none but the log, so they always run.
 """
 
 
-localrules:
-    plan,
-    status,
-    clean_scratch,
-    clean_snapshots,
-    publish,
-
-
 rule plan:
     """Print jobs, hours and disk of the study; after a run, predicted against measured hours."""
     log:
         "<logs>/plan.log",
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
         study=config,
         folders=FOLDERS,
     message:
-        "Plan of the study {config[study]}"
+        f"Plan of the study {STUDY.study}"
     script:
         "../scripts/study/plan_study.py"
 
@@ -33,13 +26,14 @@ rule status:
     """Print runs finished, running, stopped and waiting, and how far each has come."""
     log:
         "<logs>/status.log",
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
         study=config,
         folders=FOLDERS,
     message:
-        "Status of the study {config[study]}"
+        f"Status of the study {STUDY.study}"
     script:
         "../scripts/study/report_status.py"
 
@@ -48,6 +42,7 @@ rule clean_scratch:
     """Delete the state of finished runs, which are trained anew only when their results are asked for anew."""
     log:
         "<logs>/clean_scratch.log",
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
@@ -55,7 +50,7 @@ rule clean_scratch:
         folders=FOLDERS,
         snapshots=False,
     message:
-        "Deleting scratch of finished runs of the study {config[study]}"
+        f"Deleting scratch of finished runs of the study {STUDY.study}"
     script:
         "../scripts/study/clean_study.py"
 
@@ -64,6 +59,7 @@ rule clean_snapshots:
     """Delete that and the snapshots of runs whose spectra are there; a new probe would then train anew."""
     log:
         "<logs>/clean_snapshots.log",
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     params:
@@ -71,7 +67,7 @@ rule clean_snapshots:
         folders=FOLDERS,
         snapshots=True,
     message:
-        "Deleting scratch and snapshots of finished runs of the study {config[study]}"
+        f"Deleting scratch and snapshots of finished runs of the study {STUDY.study}"
     script:
         "../scripts/study/clean_study.py"
 
@@ -89,6 +85,7 @@ rule publish:
         "<logs>/publish.log",
     benchmark:
         "<benchmarks>/publish.tsv"
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -97,6 +94,6 @@ rule publish:
     params:
         code=library_digest("study/publish_study"),
     message:
-        "Published results of the study {config[study]}"
+        f"Published results of the study {STUDY.study}"
     script:
         "../scripts/study/publish_study.py"

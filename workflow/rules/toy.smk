@@ -5,10 +5,6 @@ Inputs: the configuration under `toy` and `assumptions`. Outputs: results/{study
 """
 
 
-localrules:
-    collect_toy_table,
-
-
 rule toy:
     """The toy runs, and Algorithm 1 against them."""
     input:
@@ -167,6 +163,7 @@ rule collect_toy_table:
         "<benchmarks>/collect_table/{table}.tsv"
     wildcard_constraints:
         table="|".join(TOY_TABLES),
+    localrule: True
     conda:
         "../../envs/environment.yaml"
     resources:

@@ -6,19 +6,24 @@ seeds; the heads are all that the layer has, so the deviation is that of the pop
 is zero and has neither rank nor normalized spectrum: panels of these begin with the first snapshot after it.
 """
 
+from functools import partial
+from itertools import cycle
+
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from seaborn import lineplot
 
 from rank_increase.figures.style import PRODUCT_LABELS
+from rank_increase.notation import sort_alphas
 
 INITIAL = {"color": "#c00000", "lw": 1.6, "zorder": 3, "label": "initial product"}
 BASELINES = {
     "random_product": {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "random change of equal norm"},
     "noisy_factors": {"color": "0.55", "ls": (0, (1, 1)), "zorder": 1, "label": "random change of the factors"},
 }
-PRODUCT_COLORS = {"KQ": "#1f5fb4", "VO": "#c00000"}
-DELTA_LABELS = {product: rf"$\Delta {label[1:]}" for product, label in PRODUCT_LABELS.items()}
+COLORS = ("#1f5fb4", "#c00000", "#2e8b57", "#b8860b")  # of a network's products, in their order
 INDEX = "index of singular value"
 NORMALIZED = "singular value / largest"
 
@@ -43,6 +48,16 @@ def read_stable_ranks(tables, network, **wanted):
     """Stable ranks of changes, by training and at random, with the same columns and `seed`."""
     columns = ["epoch", "step", "layer", "head", "product", "matrix", "stable_rank", "alpha", "seed"]
     return tables.read("measures", columns, network=network, matrix=["delta", *BASELINES], **wanted)
+
+
+def products_of(rows):
+    """Names of the products in these rows, in the order of the network; a list."""
+    return list(dict.fromkeys(rows["product"]))
+
+
+def delta_label(product):
+    """What training adds to a product, as a figure names it."""
+    return rf"$\Delta {PRODUCT_LABELS[product][1:]}" if product in PRODUCT_LABELS else f"Δ{product}"
 
 
 def of_head(rows, layer, head, product):
@@ -151,10 +166,12 @@ def draw_evolution(axes, delta, shown=20):
     shown : int
         How many of them.
     """
-    values = np.stack(delta)[:, :shown]
-    for index, color in enumerate(matplotlib.colormaps["viridis"](np.linspace(0, 0.85, values.shape[1]))):
-        axes.plot(delta.index, values[:, index], color=color, zorder=shown - index)
-    axes.set(xlim=(0, delta.index[-1]), xlabel="epoch")
+    values = pd.DataFrame(np.stack(delta)[:, :shown], delta.index)
+    values = values.melt(ignore_index=False, var_name="index").reset_index()
+    # Negative, as seaborn draws in ascending order; the lightest colors, which are hard to see on white, are left out.
+    hues = {"hue": -values["index"], "hue_norm": (-values["index"].max() / 0.85, 0), "palette": "viridis_r"}
+    lineplot(values, x="epoch", y="value", **hues, estimator=None, legend=False, ax=axes)
+    axes.set(xlim=(0, delta.index[-1]), xlabel="epoch", ylabel="")
     axes.set_ylim(bottom=0)
 
 
@@ -189,58 +206,65 @@ def draw_scales(axes, ranks, colors):
     Parameters
     ----------
     axes : matplotlib.axes.Axes
+        With a linear axis of ranks; see `scale_to_ranks`.
     ranks : pandas.DataFrame
         Of `read_stable_ranks`: one layer, product and epoch.
     colors : dict
         Seed -> color.
     """
+    series = partial(lineplot, x="scale", y="stable_rank", legend=False, ax=axes)
+    bars = {"errorbar": _deviation, "err_style": "bars", "err_kws": {"capsize": 2}, "marker": "o", "ms": 3}
+    ranks = ranks.assign(scale=ranks["alpha"].astype(float))
     for number, (seed, color) in enumerate(colors.items()):
-        spread = _over_heads(ranks[(ranks["seed"] == seed) & (ranks["matrix"] == "delta")], "alpha")
+        rows = ranks[(ranks["seed"] == seed) & (ranks["matrix"] == "delta")]
         # Side by side, where bars at the same place would hide each other.
-        scale = spread.index.to_numpy(float) * 1.06 ** (number - (len(colors) - 1) / 2)
-        mean, std = spread.to_numpy().T
-        axes.errorbar(scale, mean, std, color=color, marker="o", ms=3, capsize=2, label=f"seed {seed}")
+        rows = rows.assign(scale=rows["scale"] * 1.06 ** (number - (len(colors) - 1) / 2))
+        series(rows, **bars, color=color, mec=color, label=f"seed {seed}")
     for baseline, style in BASELINES.items():
-        mean = _over_heads(ranks[ranks["matrix"] == baseline], "alpha")["mean"]
-        axes.plot(mean.index.to_numpy(float), mean, **style)
-    axes.set(xscale="log", xlabel="init scale")
-    axes.set_xticks(mean.index.to_numpy(float), mean.index, rotation=0 if len(mean) < 5 else 90)
+        series(ranks[ranks["matrix"] == baseline], errorbar=None, **style)
+    alphas = sort_alphas(ranks["alpha"])
+    axes.set(xscale="log", xlabel="init scale", ylabel="")
+    axes.set_xticks([float(alpha) for alpha in alphas], alphas, rotation=0 if len(alphas) < 5 else 90)
     axes.set_xticks([], minor=True)
-    _scale_to_ranks(axes)
 
 
 def draw_rank_increase(axes, ranks):
-    """Stable rank of the changes of both products over training: mean over heads, with a band of one deviation.
+    """Stable rank of the changes of all products over training: mean over heads, with a band of one deviation.
 
     In gray, the means for random changes, over heads and products.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
+        With a linear axis of ranks; see `scale_to_ranks`.
     ranks : pandas.DataFrame
         Of `read_stable_ranks`: one layer of one run.
     """
-    for product, color in PRODUCT_COLORS.items():
-        spread = _over_heads(ranks[(ranks["product"] == product) & (ranks["matrix"] == "delta")], "epoch")
-        axes.plot(spread.index, spread["mean"], color=color, label=DELTA_LABELS[product])
-        band = spread["mean"] - spread["std"], spread["mean"] + spread["std"]
-        axes.fill_between(spread.index, *band, color=color, alpha=0.2, lw=0)
+    series = partial(lineplot, x="epoch", y="stable_rank", legend=False, ax=axes)
+    for product, color in zip(products_of(ranks), cycle(COLORS), strict=False):
+        rows = ranks[(ranks["product"] == product) & (ranks["matrix"] == "delta")]
+        series(rows, errorbar=_deviation, err_kws={"lw": 0}, color=color, label=delta_label(product))
     for baseline, style in BASELINES.items():
-        mean = _over_heads(ranks[ranks["matrix"] == baseline], "epoch")["mean"]
-        axes.plot(mean.index, mean, **style)
-    axes.set(xlim=(0, ranks["epoch"].max()), xlabel="epoch")
-    _scale_to_ranks(axes)
+        series(ranks[ranks["matrix"] == baseline], errorbar=None, **style)
+    axes.set(xlim=(0, ranks["epoch"].max()), xlabel="epoch", ylabel="")
 
 
-def _over_heads(rows, by):
-    """Mean and standard deviation of stable ranks by epoch or by alpha, ascending; zero deltas have none."""
-    rows = rows.dropna(subset="stable_rank").astype({by: str} if by == "alpha" else {})
-    spread = rows.groupby(by)["stable_rank"].agg(mean="mean", std=lambda values: values.std(ddof=0))
-    return spread.sort_index(key=lambda index: index.astype(float))
+def _deviation(values):
+    """One standard deviation to both sides of the mean: of all heads that there are, where seaborn's is of a sample."""
+    return values.mean() - values.std(ddof=0), values.mean() + values.std(ddof=0)
 
 
-def _scale_to_ranks(axes):
-    """A logarithmic axis of stable ranks with numbers at 1, 2, 5, 10, ..., and not much below 1, as they are not."""
+def scale_to_ranks(axes):
+    """A logarithmic axis of stable ranks with numbers at 1, 2, 5, 10, ..., and not much below 1, as they are not.
+
+    For panels that are complete: on a logarithmic axis, which panels may share, seaborn takes geometric means, and
+    limits that are set no longer follow the data.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        One of those that share the axis.
+    """
     axes.set(yscale="log")
     axes.set_ylim(bottom=0.9)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

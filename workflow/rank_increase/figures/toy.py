@@ -1,6 +1,7 @@
 """Panels of the toy model: one function per kind, which takes a table and fills an Axes."""
 
 from dataclasses import dataclass
+from functools import partial
 from string import ascii_lowercase
 from textwrap import fill
 
@@ -10,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from seaborn import lineplot, scatterplot
 
 from rank_increase.figures.job import NothingToShow
 from rank_increase.figures.style import PRODUCT_LABELS, RESCALED_TIME, new_panels
@@ -20,7 +22,6 @@ DIAGONAL_LABELS = {"KQ": r"$\mathrm{diag}(w_Q)\mathrm{diag}(w_K)$", "VO": r"$\ma
 INACTIVE = "0.84"  # gray of entries that never become active, lighter than any stage
 PERTURBED_LINE = {"lw": 1.8, "alpha": 0.65}  # lets the reference over it show where the two agree
 REFERENCE_LINE = {"color": "black", "lw": 0.6, "ls": (0, (5, 4))}
-MARK, MARK_SHADE = "#a40000", "#f9ebe9"  # of runs that do not meet the conditions of their experiment
 MARK, MARK_SHADE = "#a40000", "#f9ebe9"  # of runs that do not meet the conditions of their experiment
 
 
@@ -233,9 +234,10 @@ def draw_losses(axes, losses, colors, width=1.0):
         Of the line of the largest alpha, in points.
     """
     alphas = sort_alphas(losses["alpha"])
+    curve = partial(lineplot, x="rescaled_time", y="loss", estimator=None, legend=False, ax=axes)
     for alpha, wider in zip(alphas, np.linspace(1, 1.7, len(alphas)), strict=True):
-        run = losses[losses["alpha"] == alpha].sort_values("rescaled_time")
-        axes.plot("rescaled_time", "loss", data=run, color=colors[alpha], lw=width * wider, label=alpha_label(alpha))
+        run = losses[losses["alpha"] == alpha]
+        curve(run, color=colors[alpha], lw=width * wider, label=alpha_label(alpha))
     axes.set(xlim=(0, losses["rescaled_time"].max()), xlabel=RESCALED_TIME, ylabel="training loss")
     axes.set_ylim(bottom=0)
 
@@ -302,9 +304,8 @@ def draw_stage_times(axes, theorem, colors):
     colors : dict
         Of `alpha_colors`.
     """
-    for alpha in sort_alphas(theorem["alpha"]):
-        rows = theorem[theorem["alpha"] == alpha]
-        axes.plot("predicted_time", "measured_time", "o", data=rows, ms=2.5, mew=0, color=colors[alpha])
+    points = {"s": 2.5**2, "linewidth": 0, "zorder": 2, "legend": False}
+    scatterplot(theorem, x="predicted_time", y="measured_time", hue="alpha", palette=colors, **points, ax=axes)
     axes.axline((0, 0), slope=1, color="0.5", lw=0.8, zorder=1)
     end = 1.02 * theorem[["predicted_time", "measured_time"]].max().max()
     axes.set(xlim=(0, end), ylim=(0, end), aspect="equal")

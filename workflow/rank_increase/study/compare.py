@@ -39,7 +39,7 @@ def compare_folders(one, other):
 
 
 def compare_tables(one, other):
-    """Yield (column, difference in words, largest difference) of two data frames, row by row in their order."""
+    """Yield (column, difference in words, largest absolute difference) of two data frames, by rows in their order."""
     for column in sorted(set(one.columns) ^ set(other.columns)):
         yield column, f"only in {'the first' if column in one else 'the second'}", np.nan
     if len(one) != len(other):
@@ -50,9 +50,10 @@ def compare_tables(one, other):
 
 
 def _compare_columns(column, one, other):
-    lists = [
-        isinstance(series.dropna().iloc[0], np.ndarray) if series.notna().any() else False for series in (one, other)
-    ]
+    lists = [any(isinstance(value, np.ndarray) for value in series) for series in (one, other)]
+    if lists[0] != lists[1]:
+        yield column, f"lists in the {'first' if lists[0] else 'second'} only", np.nan
+        return
     if all(lists):
         lengths = [series.map(lambda value: -1 if value is None else len(value)) for series in (one, other)]
         if (lengths[0].to_numpy() != lengths[1].to_numpy()).any():
@@ -65,12 +66,11 @@ def _compare_columns(column, one, other):
         if not same.all():
             with np.errstate(invalid="ignore"):
                 difference = np.abs(first - second)[~same]
-            scale = np.nanmax(np.abs(np.r_[first, second]))
+            sizes = np.abs(np.r_[first, second])
+            scale = sizes[np.isfinite(sizes)].max(initial=0)
             largest = np.nan if np.isnan(difference).all() else np.nanmax(difference)
-            said = (
-                f"{(~same).sum()} of {len(same)} values differ, by {largest / scale if scale else 0:.2g} of the largest"
-            )
-            yield column, said, largest
+            share = largest / scale if scale else 0
+            yield column, f"{(~same).sum()} of {len(same)} values differ, by {share:.2g} of the largest", largest
         return
     first, second = (series.astype(object).where(series.notna(), None).to_numpy() for series in (one, other))
     differ = sum(a != b for a, b in zip(first, second, strict=True))

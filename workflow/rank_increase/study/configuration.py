@@ -301,7 +301,8 @@ class Study(Section):
     study: Name
     """Name of the study: results go to results/<study>/."""
     extensions: list[Path] = []
-    """Python files that register further models, sources, losses, optimizers, measures, claims or figures."""
+    """Python files that register more models, sources, losses, optimizers, measures, claims or figures
+    (docs/extending.md), by paths from the folder of the config file."""
     data_dir: Path | None = None
     """Folder of the packed datasets; null: results/<study>/datasets. Studies may share it, and it may be read-only."""
     scratch_dir: Path | None = None
@@ -400,6 +401,31 @@ def check_demo(config):
         )
 
 
+def located_extensions(config, files):
+    """The key `extensions` of a configuration, with paths from the working directory; a dict, empty without the key.
+
+    In a config file, paths are relative to the folder of that file, wherever Snakemake runs. Elsewhere, as in --config
+    or in the `config` of a module, they are relative to the working directory.
+
+    Parameters
+    ----------
+    config : dict
+    files : list of str
+        The config files, each laid over those before.
+
+    Raises
+    ------
+    ConfigError
+        As of `read_config`.
+    """
+    paths = _extensions(config)
+    if list(paths) != config.get("extensions"):  # there are none, or a mistake, which `read_study` describes
+        return {}
+    stating = [file for file in files if _extensions(read_config(file)) == paths]
+    folder = FilePath(stating[-1]).parent if stating else FilePath()
+    return {"extensions": [os.path.relpath(folder / FilePath(path).expanduser()) for path in paths]}
+
+
 def read_study(config):
     """The configuration as a checked object of type `study_type`, defaults filled in.
 
@@ -482,6 +508,7 @@ def _locate(schema, location, config):
     node, place, value, above = schema, "", config, (schema, "")
     for step in location:
         node = _resolved(schema, node)
+        name = step if str(step).isprintable() else repr(step)[1:-1]
         if isinstance(step, int):
             place, node, value = f"{place}[{step}]", node.get("items", {}), _part(value, step)
         elif step == "[key]":
@@ -490,11 +517,11 @@ def _locate(schema, location, config):
             above = node, place
             of_any = next(iter(node.get("patternProperties", {}).values()), {})
             node = node.get("properties", {}).get(step, of_any)
-            place, value = f"{place}.{step}" if place else str(step), _part(value, step)
+            place, value = f"{place}.{name}" if place else str(name), _part(value, step)
         elif value == step or isinstance(value, dict) and step in value.values():  # the name that was chosen
             node = {"$ref": node["discriminator"]["mapping"][step]} if "discriminator" in node else node
         else:
-            place = f"{place}.{step}" if place else str(step)
+            place = f"{place}.{name}" if place else str(name)
     return place, _resolved(schema, node)
 
 
@@ -722,13 +749,12 @@ def figure_options(study, entry):
     """
     chosen = getattr(study.figures, entry.name)
     options = {} if chosen is None else chosen.model_dump(exclude_none=True)
-    fixed = {key: value for key, value in entry.details.items() if key in entry.parameters}
     implied = {}
     if set(entry.details["tables"]) & set(NETWORK_TABLES):
         implied = {"network": next(iter(study.networks)), "networks": list(study.networks)}
     elif study.toy:
         implied = {"seed": headline_seed(study)}
-    return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **fixed}
+    return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **entry.fixed}
 
 
 def shown_networks(study, entry):

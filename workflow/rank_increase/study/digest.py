@@ -64,7 +64,8 @@ def library_digest(script, without=(), also=(), folder=WORKFLOW):
                 counted[name, index] = statement.text
                 pending += [(name, used) for used in statement.uses & module.binds]
                 pending += [_resolve(folder, *imported) for imported in statement.imports]
-    lines = [f"{name}: {text}" for (name, _), text in sorted(counted.items())]
+    # Of a file outside of `folder`, only the name: it may lie elsewhere on another machine.
+    lines = [f"{name.rpartition(os.sep)[2]}: {text}" for (name, _), text in sorted(counted.items())]
     return sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
@@ -110,7 +111,8 @@ class _Module:
 def _read(folder, name):
     """A script or a module, given by its name with dots."""
     path = _existing(folder, name)
-    packages = {".".join(name.split(".")[:depth]) for depth in range(1, name.count(".") + 1)}
+    parts = [] if os.sep in name else name.split(".")  # a file outside of `folder` is in no package
+    packages = {".".join(parts[:depth]) for depth in range(1, len(parts))}
     statements, imports = [], {package for package in packages if _path(folder, package)}
     for node in filter(_does_something, ast.parse(path.read_bytes(), path).body):
         for part in _one_by_one(node):

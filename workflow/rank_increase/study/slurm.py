@@ -1,11 +1,17 @@
-"""What a job asks of the Slurm that it runs under, if it does."""
+"""What jobs and controllers ask of Slurm."""
 
 import logging
 import os
 import re
 import subprocess
+import sys
 
 logger = logging.getLogger("rank_increase")
+
+
+def prefer_commands(folder):
+    """Put the commands in a folder, and the Python that runs them, first on the PATH of this process."""
+    os.environ["PATH"] = os.pathsep.join([folder, os.path.dirname(sys.executable), os.environ["PATH"]])
 
 
 def requeue_if_preempted():

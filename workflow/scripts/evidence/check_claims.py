@@ -33,6 +33,6 @@ if __name__ == "__main__":
         snakemake.output.html,
         study=snakemake.params.study,
         labels=snakemake.params.labels,
-        extensions=snakemake.params.extensions,
+        extensions=tuple(snakemake.config.get("extensions", ())),
         provenance=provenance,
     )

@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING
 
 from rank_increase.figures.job import draw
 from rank_increase.figures.networks import (
-    DELTA_LABELS,
     choose_heads,
+    delta_label,
     draw_evolution,
     head_name,
     of_head,
     of_matrix,
+    products_of,
     read_spectra,
 )
 from rank_increase.figures.style import new_panels
-from rank_increase.notation import PRODUCTS, sort_alphas
+from rank_increase.notation import sort_alphas
 from rank_increase.options import Alphas, Name, Seed
 from rank_increase.registry import register
 
@@ -42,13 +43,14 @@ def main(tables, *, network: Name | None = None, alphas: Alphas | None = None, s
     """
     rows = read_spectra(tables, network, ["delta"], alpha=alphas, seed=seed).astype({"alpha": str})
     alphas = alphas or sort_alphas(rows["alpha"])[::-1][:3]
+    products = products_of(rows)
     [head] = choose_heads(rows, [1], draw_seed)
-    figure, axes = new_panels(len(PRODUCTS), len(alphas), 4.4, sharex=True)
+    figure, axes = new_panels(len(products), len(alphas), 4.4, sharex=True)
     letters = iter(ascii_lowercase)
-    for product, panels in zip(PRODUCTS, axes, strict=True):
+    for product, panels in zip(products, axes, strict=True):
         for panel, alpha in zip(panels, alphas, strict=True):
             draw_evolution(panel, of_matrix(of_head(rows[rows["alpha"] == alpha], *head, product), "delta"))
-            panel.set_title(f"({next(letters)}) {DELTA_LABELS[product]}, init scale {alpha}")
+            panel.set_title(f"({next(letters)}) {delta_label(product)}, init scale {alpha}")
         panels[0].set_ylabel("singular values")
     for panel in axes[0]:
         panel.set_xlabel("")

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 from rank_increase.figures.job import draw
 from rank_increase.figures.networks import (
-    DELTA_LABELS,
     add_legend,
+    delta_label,
     draw_scales,
     read_stable_ranks,
+    scale_to_ranks,
     seed_colors,
     spread_layers,
 )
@@ -42,7 +43,8 @@ def main(tables, *, network: Name | None = None):
     for panel, letter, layer in zip(panels, ascii_lowercase, layers, strict=False):
         draw_scales(panel, ranks[ranks["layer"] == layer], colors)
         panel.set_title(f"({letter}) layer {layer + 1}")
-    panels[0].set_ylabel(f"stable rank of {DELTA_LABELS['KQ']}")
+    scale_to_ranks(panels[0])
+    panels[0].set_ylabel(f"stable rank of {delta_label('KQ')}")
     figure.suptitle(tables.labels[network], fontsize=9)
     add_legend(figure, panels[0])
     return figure

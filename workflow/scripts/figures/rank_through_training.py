@@ -4,7 +4,7 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 from rank_increase.figures.job import draw
-from rank_increase.figures.networks import add_legend, draw_rank_increase, read_stable_ranks
+from rank_increase.figures.networks import add_legend, draw_rank_increase, read_stable_ranks, scale_to_ranks
 from rank_increase.figures.style import panel_grid
 from rank_increase.options import Alpha, Name, Seed
 from rank_increase.registry import register
@@ -39,6 +39,7 @@ def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed 
         draw_rank_increase(panel, ranks[ranks["layer"] == layer])
         panel.set_title(f"({letter}) layer {layer + 1}")
         panel.label_outer()
+    scale_to_ranks(panels[0])
     figure.supylabel("stable rank", fontsize=8)
     figure.suptitle(tables.labels[network], fontsize=9)
     add_legend(figure, panels[0])

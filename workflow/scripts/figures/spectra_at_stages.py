@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 from rank_increase.figures.job import draw
 from rank_increase.figures.networks import (
     BASELINES,
-    DELTA_LABELS,
     NORMALIZED,
     add_legend,
     choose_heads,
+    delta_label,
     draw_stages,
     head_name,
     of_head,
+    products_of,
     read_spectra,
     stage_colors,
     stage_epochs,
 )
 from rank_increase.figures.style import new_panels
-from rank_increase.notation import PRODUCTS
 from rank_increase.options import Alpha, Name, Seed
 from rank_increase.registry import register
 
@@ -49,14 +49,15 @@ def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed 
         Heads are drawn at random where not all are shown, as in the paper; another number draws others.
     """
     rows = read_spectra(tables, network, ["initial", "delta", *BASELINES], alpha=alpha, seed=seed)
+    products = products_of(rows)
     heads = choose_heads(rows, [0, 2, 4], draw_seed)
     colors = stage_colors(stage_epochs(rows["epoch"]))
-    figure, axes = new_panels(len(PRODUCTS), len(heads), 4.8, sharey=True)
+    figure, axes = new_panels(len(products), len(heads), 4.8, sharey=True)
     letters = iter(ascii_lowercase)
-    for product, panels in zip(PRODUCTS, axes, strict=True):
+    for product, panels in zip(products, axes, strict=True):
         for panel, head in zip(panels, heads, strict=True):
             draw_stages(panel, of_head(rows, *head, product), colors)
-            panel.set_title(f"({next(letters)}) {DELTA_LABELS[product]}, {head_name(*head)}")
+            panel.set_title(f"({next(letters)}) {delta_label(product)}, {head_name(*head)}")
         panels[0].set_ylabel(NORMALIZED)
     figure.suptitle(tables.labels[network], fontsize=9)
     add_legend(figure, axes[0, 0])

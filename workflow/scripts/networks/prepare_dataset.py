@@ -31,6 +31,6 @@ if __name__ == "__main__":
         code=snakemake.params.code,
         downloads=snakemake.params.downloads,
         threads=snakemake.threads,
-        extensions=tuple(snakemake.params.extensions),
+        extensions=tuple(snakemake.config.get("extensions", ())),
         label=f"packing {snakemake.wildcards.dataset}",
     )

@@ -47,7 +47,7 @@ if __name__ == "__main__":
         pass_size=resources.pass_size,
         threads=max(1, snakemake.threads // processes),
         label=f"{wildcards.network}, alpha = {wildcards.alpha}, seed {wildcards.seed}",
-        extensions=tuple(params.extensions),
+        extensions=tuple(snakemake.config.get("extensions", ())),
         log=snakemake.log[0],
     )
     main(snakemake.output.metrics, snakemake.output.snapshots, job=job, processes=processes, provenance=provenance)

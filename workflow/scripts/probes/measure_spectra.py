@@ -22,6 +22,6 @@ if __name__ == "__main__":
     main(
         snakemake.input.spectra,
         snakemake.output.measures,
-        extensions=tuple(snakemake.params.extensions),
+        extensions=tuple(snakemake.config.get("extensions", ())),
         provenance=provenance,
     )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rank_increase.rkc import _step, integrate
+from rank_increase.toy.rkc import _step, integrate
 
 
 class Counted:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rank_increase.tables import read_table, write_table
-from rank_increase.theorem import compare_stages, mid_stage_times
+from rank_increase.toy.theorem import compare_stages, mid_stage_times
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def tables(tmp_path):
             "sign": [1, -1, 1],
             "predicted_time": [10.0, 20.0, 40.0],
             "loss": [3.0, 2.0, 1.0],
-            "runner_up": [1.0, 1.0, np.inf],
-            "left": [0, 0, 0],
+            "gap_to_next": [1.0, 1.0, np.inf],
+            "deactivated": [0, 0, 0],
             "curvature": [1.0, 1.0, 1.0],
             "KQ": [[0.0, 0.0], [-0.5, 0.0], [-0.5, 0.0]],
             "VO": [[0.0, 2.0], [0.0, 2.0], [1.0, 2.0]],
@@ -41,11 +41,11 @@ def tables(tmp_path):
     }
     trajectory = pd.DataFrame(
         [
-            (time / 2, time, 1.0, product, index, value)
+            (time, product, index, value)
             for time, row in values.items()
             for (product, index), value in zip([("KQ", 0), ("KQ", 1), ("VO", 0), ("VO", 1)], row, strict=True)
         ],
-        columns=["time", "rescaled_time", "loss", "product", "index", "value"],
+        columns=["rescaled_time", "product", "index", "value"],
     )
     events = pd.DataFrame(
         [

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from rank_increase.algorithm1 import descend, stages, time_until_active
-from rank_increase.flow import LogCoordinates, initial_state, integrate
 from rank_increase.notation import log_alpha
+from rank_increase.toy.algorithm1 import descend, stages, time_until_active
+from rank_increase.toy.diagonal_flow import LogCoordinates, initial_state, integrate
 
 TOLERANCES = {"rtol": 1e-10, "atol": 1e-6}
 
@@ -40,9 +40,9 @@ def test_stages_of_a_separable_loss_are_known_in_closed_form(quadratic):
         assert stage.loss == pytest.approx(0.5 * slopes[order[number:]] @ targets[order[number:]] ** 2, abs=1e-15)
         # L(u, s u) = slope / 2 (s u^2 - target)^2 has the second derivative 4 slope |target| at its minimum.
         assert stage.curvature == pytest.approx((4 * slopes * abs(targets))[learned].min(), rel=1e-5)
-        assert stage.left == ()
+        assert stage.deactivated == ()
     gaps = np.append(np.diff(times[order]), np.inf)
-    np.testing.assert_allclose([stage.runner_up for stage in found], gaps, rtol=1e-8)
+    np.testing.assert_allclose([stage.gap_to_next for stage in found], gaps, rtol=1e-8)
 
 
 def test_only_stages_up_to_the_wanted_time_are_given(quadratic):
@@ -72,7 +72,7 @@ def test_a_coordinate_leaves_the_support_and_comes_back_with_the_other_sign(quad
     head = quadratic(np.outer(signs, signs) * H, signs * A)
     found = list(stages(head, 2, max_time=1e4))
     assert [stage.coordinate for stage in found] == [0, 1, 0]
-    assert [stage.left for stage in found] == [(), (0,), ()]
+    assert [stage.deactivated for stage in found] == [(), (0,), ()]
     assert [stage.sign for stage in found] == [signs[0], signs[1], -signs[0]]
     np.testing.assert_allclose([stage.time for stage in found], TIMES, rtol=1e-7)
     np.testing.assert_allclose([stage.product for stage in found], signs * PRODUCTS, atol=1e-9)
@@ -80,14 +80,14 @@ def test_a_coordinate_leaves_the_support_and_comes_back_with_the_other_sign(quad
     dp_du = 2 * np.sqrt(abs(A))
     expected = [4 * 0.5, 4 * 0.41, np.linalg.eigvalsh(H * np.outer([-1, 1], [-1, 1]) * np.outer(dp_du, dp_du))[0]]
     np.testing.assert_allclose([stage.curvature for stage in found], expected, rtol=1e-4)
-    assert found[-1].runner_up == np.inf
+    assert found[-1].gap_to_next == np.inf
 
 
 def test_a_coordinate_that_leaves_slowly_is_not_carried_across_zero(quadratic):
     # As above but for a_0 = -0.01: g_0 ends at -0.001, and a Newton step from there leads to p_0 < 0.
     head = quadratic(H, [-0.01, 1.0])
     first, second, third = stages(head, 2, max_time=1e4)
-    assert (second.coordinate, second.left) == (1, (0,))
+    assert (second.coordinate, second.deactivated) == (1, (0,))
     np.testing.assert_allclose(second.product, [0.0, 0.543 / 0.55], atol=1e-9)
     assert third.coordinate == 0
     assert third.time - second.time == pytest.approx(2 / (0.7 * 0.543 / 0.55 - 0.69), rel=1e-6)
@@ -147,7 +147,7 @@ def test_stages_of_an_attention_head_end_in_strict_minima_on_their_support(atten
     supports = [set(np.flatnonzero(stage.product)) for stage in found]
     for before, support, stage in zip([set(), *supports], supports, found, strict=False):
         assert support - before == {stage.coordinate}
-        assert before - support == set(stage.left)
+        assert before - support == set(stage.deactivated)
         active = sorted(support)
         assert abs(head.loss_and_g(stage.product)[1][active]).max() < 1e-9
         assert np.sign(stage.product[stage.coordinate]) == stage.sign

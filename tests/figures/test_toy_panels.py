@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -10,14 +9,9 @@ import pytest
 from matplotlib.colors import to_rgb, to_rgba
 from PIL import Image
 
-import plot_entries
-import plot_limit
-import plot_losses
-import plot_perturbations
-import plot_rank_increase
-import plot_stage_times
-from rank_increase.notation import sort_alphas
-from rank_increase.plotting import (
+from rank_increase.figures.job import NothingToShow, StudyTables
+from rank_increase.figures.style import new_panels, paper_style, save_figure
+from rank_increase.figures.toy import (
     INACTIVE,
     MARK_SHADE,
     LimitLoss,
@@ -30,18 +24,17 @@ from rank_increase.plotting import (
     draw_stage_times,
     draw_window,
     entry_colors,
-    new_panels,
     note_window,
-    paper_style,
     rank_colors,
     read_losses,
     read_products,
-    save_figure,
     stage_note,
     stage_scale,
     zoom_on_fall,
 )
-from rank_increase.windows import Window
+from rank_increase.notation import sort_alphas
+from rank_increase.registry import find, registered
+from rank_increase.toy.windows import Window
 
 STAGES = pd.DataFrame(
     {
@@ -65,14 +58,19 @@ def run(values, **columns):
 
 
 def trajectory(**runs):
-    """A table "trajectory" of seed 0 from names such as diagonal="0.1 1e-8", with loss 1 / (1 + time)."""
+    """Tables "trajectory" and "losses" of seed 0 from names such as diagonal="0.1 1e-8", with loss 1 / (1 + time)."""
     rng = np.random.default_rng(0)
     frames = [
-        run(rng.random((9, 4)), structure=structure, alpha=alpha, seed=0)
-        for structure, alphas in runs.items()
+        run(rng.random((9, 4)), variant=variant, alpha=alpha, seed=0)
+        for variant, alphas in runs.items()
         for alpha in alphas.split()
     ]
-    return pd.concat(frames).assign(loss=lambda rows: 1 / (1 + rows["rescaled_time"]))
+    return {
+        "trajectory": pd.concat(frames),
+        "losses": pd.concat(frame[["variant", "alpha", "seed", "rescaled_time"]].drop_duplicates() for frame in frames)
+        .assign(loss=lambda rows: 1 / (1 + rows["rescaled_time"]))
+        .sample(frac=1, random_state=0),
+    }
 
 
 def losses(**curves):
@@ -99,21 +97,22 @@ def panel():
 
 
 @pytest.fixture
-def captured(monkeypatch):
-    """Figures that scripts would have saved."""
-    figures = []
-    for script in (plot_entries, plot_limit, plot_losses, plot_perturbations, plot_rank_increase, plot_stage_times):
-        monkeypatch.setattr(script, "save_figure", lambda figure, *paths, **options: figures.append(figure))
-    return figures
+def study(tmp_path):
+    """StudyTables of data frames by name."""
 
-
-@pytest.fixture
-def written(tmp_path):
-    def write(name, table):
-        table.to_parquet(tmp_path / f"{name}.parquet")
-        return str(tmp_path / f"{name}.parquet")
+    def write(**tables):
+        files = {name: [str(tmp_path / f"{name}.parquet")] for name in tables}
+        for name, table in tables.items():
+            categories = [column for column in ("variant", "alpha", "product") if column in table]
+            table.astype(dict.fromkeys(categories, "category")).to_parquet(files[name][0], index=False)
+        return StudyTables(files, {})
 
     return write
+
+
+def draw(figure, tables, **options):
+    entry = find("figure", figure)
+    return entry.load()(tables, **options, **entry.fixed)
 
 
 def luminance(color):
@@ -121,11 +120,23 @@ def luminance(color):
 
 
 def titles(figure):
-    return [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
+    return [axes.get_title() for axes in figure.axes if axes.get_visible()]
 
 
 def notes(axes):
     return [text.get_text() for text in axes.texts]
+
+
+@pytest.fixture
+def theorem():
+    """Three stages at two alphas; delays 8 / ln(1/alpha) times 1, 2 and 4, one stage not reached at the larger."""
+    frames = []
+    for alpha, scale in (("1e-8", 8 * np.log(10)), ("1e-4", 4 * np.log(10))):
+        predicted = np.array([100.0, 200.0, 300.0])
+        measured = predicted + np.array([1, -2, 4]) * 8 / scale
+        frames.append(pd.DataFrame({"seed": 0, "alpha": alpha, "stage": [1, 2, 3], "predicted_time": predicted}))
+        frames[-1]["measured_time"] = np.where((alpha == "1e-4") & (predicted == 300), np.nan, measured)
+    return pd.concat(frames, ignore_index=True)
 
 
 # Style and files
@@ -155,30 +166,44 @@ def test_the_same_figure_gives_the_same_bytes_and_says_where_it_comes_from(tmp_p
 
 
 def test_figure_jobs_import_no_slow_package():
-    scripts = Path(plot_entries.__file__).parent
-    names = [path.stem for path in scripts.glob("plot_*.py")]
-    code = (
-        f"import sys, {', '.join(names)}; print({{'torch', 'numba', 'scipy', 'matplotlib.pyplot'}} & set(sys.modules))"
+    figures = registered("figure").values()
+    scripts = {entry.path for entry in figures}
+    folder, names = next(iter(scripts)).parent, ", ".join(sorted(path.stem for path in scripts))
+    code = f"import sys, {names}; print({{'torch', 'numba', 'statsmodels'}} & set(sys.modules))"
+    environment = {"PYTHONPATH": str(folder.parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True)
-    assert len(names) == 12 and done.stdout.strip() == "set()"
+    assert len(figures) >= 15 and done.stdout.strip() == "set()"
+
+
+def test_seaborn_leaves_the_style_as_it_is_and_no_figure_in_pyplot(study, theorem):
+    tables = study(theorem=theorem, **trajectory(diagonal="0.1"))
+    with paper_style():
+        before = dict(matplotlib.rcParams)
+        draw("fig06", tables, seed=0)
+        draw("fig_stage_times", tables)
+        assert dict(matplotlib.rcParams) == before
+    assert not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
 # Reading
 
 
-def test_runs_are_read_by_structure_alpha_and_seed(written):
-    path = written("trajectory", trajectory(diagonal="0.1 1e-8", full="0.1"))
-    assert read_losses(path, "diagonal", None, 0)["alpha"].value_counts().to_dict() == {"0.1": 9, "1e-8": 9}
-    products = read_products(path, "diagonal", ["1e-8"], 0)
+def test_runs_are_read_by_variant_alpha_and_seed(study):
+    tables = study(**trajectory(diagonal="0.1 1e-8", full="0.1"))
+    assert read_losses(tables, "diagonal", None, 0)["alpha"].value_counts().to_dict() == {"0.1": 9, "1e-8": 9}
+    products = read_products(tables, "diagonal", ["1e-8"], 0)
     assert len(products) == 36 and set(products["alpha"]) == {"1e-8"}
 
 
-@pytest.mark.parametrize(("structure", "alphas", "seed"), [("full", ["0.1", "1e-4"], 0), ("full", None, 1)])
-def test_a_missing_run_is_named(written, structure, alphas, seed):
-    path = written("trajectory", trajectory(full="0.1"))
-    with pytest.raises(ValueError, match=f"no run of structure 'full' with seed {seed} and alpha (1e-4|any)$"):
-        read_losses(path, structure, alphas, seed)
+@pytest.mark.parametrize(
+    ("alphas", "seed", "missing"), [(["0.1", "1e-4"], 0, "alpha 1e-4"), (None, 1, ".*seed 1"), (["0.1"], 1, ".*seed 1")]
+)
+def test_a_missing_run_is_named(study, alphas, seed, missing):
+    tables = study(**trajectory(full="0.1"))
+    with pytest.raises(NothingToShow, match=f"The table losses has no rows with {missing}"):
+        read_losses(tables, "full", alphas, seed)
 
 
 # Colors
@@ -279,13 +304,13 @@ def test_a_marked_note_stands_out(panel):
 
 
 @pytest.mark.parametrize(
-    ("assumption", "expected"),
+    ("figure", "assumption", "expected"),
     [
-        ("plateaus", {0: "on a plateau", 1: "not on a plateau", 2: "not on a plateau"}),
-        ("activations", {0: "window ends at rest", 1: "window ends at rest", 2: "window ends before rest"}),
+        ("fig09", "plateaus", {0: "on a plateau", 1: "not on a plateau", 2: "not on a plateau"}),
+        ("fig10", "activations", {0: "window ends at rest", 1: "window ends at rest", 2: "window ends before rest"}),
     ],
 )
-def test_every_run_is_shown_and_those_to_be_read_with_care_are_shaded(written, captured, assumption, expected):
+def test_every_run_is_shown_and_those_to_be_read_with_care_are_shaded(study, figure, assumption, expected):
     still, early, late = np.full(11, 1.0), np.r_[0.0, np.full(10, 1.0)], np.r_[np.full(10, 0.0), 1.0]
     table = pd.concat(
         perturbation(path, path + shift, run=number, assumption=name, seed=seed, noise_on=noise_on)
@@ -293,10 +318,9 @@ def test_every_run_is_shown_and_those_to_be_read_with_care_are_shaded(written, c
         for name, seed in ((assumption, 0), ("other", 0), (assumption, 1))
         for noise_on, shift in (("nonnegligible", 0.1), ("support", np.linspace(0.2, 0.1, 11)))
     )
-    paths = written("perturbations", table), written("stages", STAGES)
-    options = {"assumption": assumption, "seed": 0, "movement": 0.05, "follow": 5.0}
-    plot_perturbations.main(*paths, "pdf", "png", **options, dpi=50, provenance={})
-    panels = np.reshape(captured[0].axes[:6], (3, 2))
+    options = {"movement": 0.05} | ({"follow": 5.0} if figure == "fig10" else {})
+    panels = draw(figure, study(perturbations=table, stages=STAGES), seed=0, **options).axes
+    panels = np.reshape(panels[:6], (3, 2))
     for number, (left, right) in enumerate(panels):
         [note] = notes(right)
         assert note.startswith(expected[number]) and notes(left)[0].endswith("ratio 1.00 (support: 0.50)")
@@ -307,25 +331,20 @@ def test_every_run_is_shown_and_those_to_be_read_with_care_are_shaded(written, c
 # Theorem 4.5
 
 
-@pytest.fixture
-def theorem():
-    """Three stages at two alphas; delays 8 / ln(1/alpha) times 1, 2 and 4, one stage not reached at the larger."""
-    frames = []
-    for alpha, scale in (("1e-8", 8 * np.log(10)), ("1e-4", 4 * np.log(10))):
-        predicted = np.array([100.0, 200.0, 300.0])
-        measured = predicted + np.array([1, -2, 4]) * 8 / scale
-        frames.append(pd.DataFrame({"seed": 0, "alpha": alpha, "stage": [1, 2, 3], "predicted_time": predicted}))
-        frames[-1]["measured_time"] = np.where((alpha == "1e-4") & (predicted == 300), np.nan, measured)
-    return pd.concat(frames)
-
-
-def test_stage_times_are_points_near_the_diagonal(panel, theorem):
-    draw_stage_times(panel, theorem, alpha_colors(theorem["alpha"]), 1000)
-    larger, smaller = panel.lines[:2]
-    assert np.isfinite(larger.get_ydata()).tolist() == [True, True, False]
-    assert np.abs(smaller.get_ydata() - smaller.get_xdata()).max() == pytest.approx(4 / np.log(10))
-    assert panel.lines[2].get_slope() == 1
-    assert (panel.get_xlim(), panel.get_ylim()) == ((0, 1000), (0, 1000))
+def test_stage_times_are_points_in_the_color_of_their_alpha_near_the_diagonal(panel, theorem):
+    colors = alpha_colors(theorem["alpha"])
+    draw_stage_times(panel, theorem, colors)
+    [points] = panel.collections
+    measured = theorem.dropna(subset="measured_time")
+    expected = [
+        (*times, *to_rgba(colors[alpha]))
+        for alpha, *times in measured[["alpha", "predicted_time", "measured_time"]].to_numpy().tolist()
+    ]
+    found = np.c_[points.get_offsets(), points.get_facecolors()].tolist()
+    assert len(found) == 5 and sorted(found) == pytest.approx(np.array(sorted(expected)))
+    [diagonal] = panel.lines
+    assert diagonal.get_slope() == 1 and diagonal.zorder < points.zorder
+    assert panel.get_xlim() == panel.get_ylim() == (0, pytest.approx(1.02 * measured["measured_time"].max()))
 
 
 def test_stages_that_were_not_measured_are_counted(theorem):
@@ -397,15 +416,9 @@ def test_the_detail_is_where_the_limit_falls(panel):
 # Whole figures, from tables
 
 
-def test_figure_2_has_a_row_for_each_structure(written, captured):
-    table = trajectory(diagonal="1e-8", full="0.1")
-    rows = [
-        {"structure": structure, "alpha": alpha, "weights": structure, "teacher": "diagonal", "method": "flow"}
-        for structure, alpha in (("diagonal", "1e-8"), ("full", "0.1"))
-    ]
-    paths = written("trajectory", table), written("stages", STAGES)
-    plot_rank_increase.main(*paths, "pdf", "png", rows=rows, seed=0, dpi=50, provenance={})
-    [figure] = captured
+def test_figure_2_has_a_row_for_each_variant(study):
+    tables = study(stages=STAGES, **trajectory(diagonal="0.1 1e-8", full="0.1 0.01"))
+    figure = draw("fig02", tables, seed=0, full_alpha="0.1")
     assert [title[:21] for title in titles(figure)] == [
         "(a) diagonal entries ",
         "(b) diagonal entries ",
@@ -415,49 +428,62 @@ def test_figure_2_has_a_row_for_each_structure(written, captured):
         "(f) loss",
     ]
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 1, 2, 2, 1]
-    assert "α = 0.1" in figure.axes[3].get_ylabel()
+    table = tables.read("trajectory").astype({"variant": str, "alpha": str, "product": str})
+    for row, (variant, alpha) in enumerate([("diagonal", "1e-8"), ("full", "0.1")]):
+        assert f"α = {alpha}" in figure.axes[3 * row].get_ylabel()
+        assert figure.axes[3 * row].get_ylabel().startswith(f"{variant} weights")
+        for axes, product, symbol in zip(figure.axes[3 * row :], ("VO", "KQ"), ("W_V W_O", "W_K W_Q"), strict=False):
+            shown = table[(table["variant"] == variant) & (table["alpha"] == alpha) & (table["product"] == product)]
+            expected = shown.pivot(index="rescaled_time", columns="index", values="value").to_numpy().T
+            assert symbol in axes.get_title() and np.array_equal([line.get_ydata() for line in axes.lines], expected)
+        loss = figure.axes[3 * row + 2].lines[0]
+        np.testing.assert_allclose(loss.get_ydata(), 1 / (1 + np.arange(9)))
 
 
-@pytest.mark.parametrize("product", ["KQ", "VO"])
-def test_figures_7_and_8_have_a_panel_for_each_alpha_in_order(written, captured, product):
-    alphas = ["0.1", "1e-4", "1e-32"]
-    paths = written("trajectory", trajectory(diagonal="1e-32 0.1 1e-4")), written("stages", STAGES)
-    plot_entries.main(*paths, "pdf", "png", product=product, alphas=alphas, seed=0, dpi=50, provenance={})
-    panels = captured[0].axes[:4]
+@pytest.mark.parametrize(("figure", "product"), [("fig07", "KQ"), ("fig08", "VO")])
+@pytest.mark.parametrize("alphas", [None, ["1e-4", "0.1", "1e-32"]])
+def test_figures_7_and_8_have_a_panel_for_each_alpha_in_order(study, figure, product, alphas):
+    tables = study(stages=STAGES, **trajectory(diagonal="1e-32 0.1 1e-4"))
+    panels = draw(figure, tables, seed=0, alphas=alphas).axes[:4]
+    alphas = alphas or ["0.1", "1e-4", "1e-32"]
     assert [axes.get_visible() for axes in panels] == [True, True, True, False]
-    assert [axes.get_title(loc="left").split(" = ")[1] for axes in panels[:3]] == alphas
+    assert [axes.get_title().split(" = ")[1] for axes in panels[:3]] == alphas
     assert len({axes.get_ylim() for axes in panels[:3]}) == 1
     for lines in zip(*(axes.lines for axes in panels[:3]), strict=True):
         assert len({to_rgba(line.get_color()) for line in lines}) == 1
+    table = tables.read("trajectory").astype({"alpha": str, "product": str})
+    for axes, alpha in zip(panels[:3], alphas, strict=True):
+        shown = table[(table["alpha"] == alpha) & (table["product"] == product)]
+        expected = shown.pivot(index="rescaled_time", columns="index", values="value").to_numpy().T
+        assert np.array_equal([line.get_ydata() for line in axes.lines], expected)
 
 
 @pytest.mark.parametrize(("seeds", "panels"), [(1, 2), (3, 6), (4, 8)])
-def test_stage_times_have_two_panels_for_each_seed(written, captured, theorem, seeds, panels):
-    table = pd.concat([theorem.assign(seed=seed) for seed in range(seeds)])
-    plot_stage_times.main(written("theorem", table), "pdf", "png", max_time=1000, dpi=50, provenance={})
-    shown = [title.partition(",")[0] for title in titles(captured[0])]
+def test_stage_times_have_two_panels_for_each_seed(study, theorem, seeds, panels):
+    figure = draw("fig_stage_times", study(theorem=pd.concat([theorem.assign(seed=seed) for seed in range(seeds)])))
+    shown = [title.partition(",")[0] for title in titles(figure)]
     assert len(shown) == panels and sorted(filter(None, shown)) == [f"seed {seed}" for seed in range(seeds)]
 
 
-def test_figure_6_and_the_limit_show_every_alpha(written, captured):
-    table = written("trajectory", trajectory(diagonal="0.1 1e-3000"))
-    options = {"seed": 0, "dpi": 50, "provenance": {}}
-    plot_losses.main(table, "pdf", "png", alphas=["0.1", "1e-3000"], **options)
-    plot_limit.main(table, written("stages", STAGES), "pdf", "png", **options)
-    assert [len(axes.lines) for axes in captured[0].axes] == [2]
-    assert [len(axes.lines) for axes in captured[1].axes] == [3, 3, 5]
+def test_figure_6_and_the_limit_show_every_alpha(study):
+    tables = study(stages=STAGES, **trajectory(diagonal="0.1 1e-3000", full="0.01"))
+    figure = draw("fig06", tables, seed=0)
+    [panel] = figure.axes
+    assert [line.get_label() for line in panel.lines] == ["α = 0.1", "α = 1e-3000"]
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["α = 0.1", "α = 1e-3000"]
+    limit = draw("fig_limit", tables, seed=0)
+    assert [len(axes.lines) for axes in limit.axes] == [3, 3, 5]
+    [legend] = limit.legends
+    assert [text.get_text() for text in legend.get_texts()][1:] == ["α = 0.1", "α = 1e-3000"]
 
 
-def test_a_study_too_short_for_any_stage_still_has_its_figures(tmp_path, written, theorem):
-    tables = {
-        "trajectory": written("trajectory", trajectory(diagonal="0.1")),
-        "stages": written("stages", STAGES[:0].astype({"stage": int})),
-        "theorem": written("theorem", theorem[:0]),
-    }
-    files = {"pdf": str(tmp_path / "figure.pdf"), "png": str(tmp_path / "figure.png")}
-    options = {**files, "dpi": 50, "provenance": {}}
-    runs = {"trajectory": tables["trajectory"], "stages": tables["stages"], "seed": 0}
-    plot_limit.main(**runs, **options)
-    plot_entries.main(**runs, product="KQ", alphas=["0.1"], **options)
-    plot_stage_times.main(tables["theorem"], max_time=1000, **options)
-    plot_stage_times.main(written("theorem", theorem.assign(measured_time=np.nan)), max_time=1000, **options)
+def test_a_study_too_short_for_any_stage_still_has_its_figures(study, theorem):
+    tables = study(
+        stages=STAGES[:0].astype({"stage": int}),
+        theorem=theorem[:0].astype({"seed": int}),
+        **trajectory(diagonal="0.1"),
+    )
+    draw("fig_limit", tables, seed=0)
+    draw("fig07", tables, seed=0, alphas=["0.1"])
+    draw("fig_stage_times", tables)
+    draw("fig_stage_times", study(theorem=theorem.assign(measured_time=np.nan)))

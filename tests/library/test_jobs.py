@@ -10,7 +10,7 @@ import pytest
 from rank_increase import jobs
 from rank_increase.jobs import progress, start_job
 
-SCRIPTS = Path(__file__).parents[1] / "workflow" / "scripts"
+WORKFLOW = Path(__file__).parents[2] / "workflow"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def job(log):
     return SimpleNamespace(
         rule="train_toy",
         log=[str(log)],
-        wildcards={"structure": "diagonal", "alpha": "1e-3000", "seed": "99"},
+        wildcards={"variant": "diagonal", "alpha": "1e-3000", "seed": "99"},
         params={"points": 5, "max_time": 10.0, "code": "0123456789ab"},
         output=["results/demo/toy/diagonal/alpha_1e-3000/seed_99/trajectory.parquet"],
         config={"study": "demo"},
@@ -54,7 +54,7 @@ def test_the_log_begins_with_rule_and_wildcards(job, log):
 def test_provenance_says_where_a_result_comes_from(job):
     provenance = start_job(job)
     assert provenance["rule"] == "train_toy"
-    assert provenance["wildcards"] == {"structure": "diagonal", "alpha": "1e-3000", "seed": "99"}
+    assert provenance["wildcards"] == {"variant": "diagonal", "alpha": "1e-3000", "seed": "99"}
     assert provenance["params"] == {"points": 5, "max_time": 10.0}
     assert provenance["code"] == "0123456789ab"
     assert provenance["device"] == "cpu"
@@ -112,7 +112,7 @@ def test_a_traceback_reaches_the_log_and_one_line_the_terminal(tmp_path):
     run = subprocess.run(
         [sys.executable, "script.py"],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(SCRIPTS), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(WORKFLOW), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
     )

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from rank_increase.assumptions import Moment, activation_moments, perturb, perturbed_runs, random_moments
-from rank_increase.flow import LogCoordinates, initial_state, integrate
 from rank_increase.notation import log_alpha
+from rank_increase.toy.assumptions import Moment, activation_moments, perturb, perturbed_runs, random_moments
+from rank_increase.toy.diagonal_flow import LogCoordinates, initial_state, integrate
 
 TOLERANCES = {"rtol": 1e-10, "atol": 1e-6}
 UNIT = -log_alpha("1e-32")

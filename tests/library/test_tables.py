@@ -7,20 +7,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from rank_increase import tables
-from rank_increase.assumptions import PerturbedRun
 from rank_increase.tables import (
     SCHEMAS,
     atomic,
     collect,
-    conservation_frame,
-    event_frame,
-    perturbation_frame,
+    measures_schema,
     read_provenance,
     read_table,
-    trajectory_frame,
+    read_tables,
     write_table,
 )
-from rank_increase.toy import Run
 
 EXAMPLES = {"string": ["a", "b"], "double": [0.5, -1e-300], "int32": [3, 0], "int64": [1 << 40, 0], "int8": [1, -1]}
 
@@ -121,81 +117,26 @@ def test_a_file_takes_its_name_only_when_it_is_complete(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.fixture
-def run():
-    values = np.array([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[1.5, 2.5, 3.5], [4.5, 5.5, 6.5]]])
-    return Run(np.array([0.0, 8.0]), np.array([0.3, 0.2]), values, [(2.0, 4, 1), (4.0, 0, -1)])
-
-
-def test_a_run_becomes_a_row_per_record_and_product_entry(run):
-    frame = trajectory_frame(run, -4.0)
-    assert len(frame) == 12
-    rows = frame.set_index(["rescaled_time", "product", "index"])
-    assert rows.loc[(2.0, "VO", 1), "value"] == 5.5
-    assert rows.loc[(0.0, "KQ", 2), "value"] == 3.0
-    assert set(frame.loc[frame["rescaled_time"] == 2.0, "time"]) == {8.0}
-    assert set(frame.loc[frame["time"] == 8.0, "loss"]) == {0.2}
-
-
-def test_events_of_a_run_are_numbered_and_rescaled(run):
-    assert event_frame(run, -4.0).astype({"product": str}).to_dict("list") == {
-        "order": [0, 1],
-        "product": ["VO", "KQ"],
-        "index": [1, 0],
-        "rescaled_time": [0.5, 1.0],
-        "direction": [1, -1],
-    }
-
-
-def test_a_run_without_events_makes_an_empty_table(run, tmp_path):
-    quiet = Run(run.time, run.loss, run.values, [])
-    write_table(tmp_path / "events.parquet", event_frame(quiet, -4.0), "events", {})
-    assert len(read_table(tmp_path / "events.parquet")) == 0
-
-
-def test_what_a_run_conserves_becomes_a_row_per_record_and_product(run, tmp_path):
-    conservation = np.arange(12.0).reshape(2, 2, 3)
-    frame = conservation_frame(Run(run.time, run.loss, run.values, [], conservation), -4.0, "gd")
-    assert frame.set_index(["rescaled_time", "product"]).loc[(2.0, "KQ")].tolist() == ["gd", 6.0, 7.0, 8.0]
-    write_table(tmp_path / "some.parquet", frame, "conservation", {})
-    write_table(tmp_path / "none.parquet", conservation_frame(run, -4.0, "flow"), "conservation", {})
-    assert [len(read_table(tmp_path / f"{name}.parquet")) for name in ("some", "none")] == [4, 0]
-
-
-def test_perturbation_runs_become_rows_with_their_reference():
-    times, reference = np.array([8.0, 12.0]), np.ones((2, 4))
-    moments = [
-        [PerturbedRun(name, times, np.arange(8.0).reshape(2, 4) + shift, reference) for name in ("all", "some")]
-        for shift in (0, 100)
-    ]
-    frame = perturbation_frame(moments, -4.0, 2)
-    assert len(frame) == 32
-    assert set(frame["perturbed_at"]) == {2.0}
-    rows = frame.set_index(["run", "noise_on", "rescaled_time", "product", "index"])[["value", "reference"]]
-    assert rows.loc[(0, "all", 3.0, "VO", 1)].tolist() == [7.0, 1.0]
-    assert rows.loc[(1, "some", 2.0, "KQ", 0)].tolist() == [100.0, 1.0]
-
-
 def test_tables_of_many_runs_are_collected_with_their_wildcards(tmp_path):
     parts, frames = [], []
     wildcards = [("diagonal", "1e-32", "99"), ("diagonal", "1e-3000", "0"), ("full", "1e-4", "0")]
-    for number, (structure, alpha, seed) in enumerate(wildcards):
+    for number, (variant, alpha, seed) in enumerate(wildcards):
         frame = pd.concat([example("events")] * (number + 1), ignore_index=True)
         if number == 1:
             frame["product"] = "VO"  # a part with fewer categories than the others
         parts.append(tmp_path / f"{number}.parquet")
-        provenance = {"wildcards": {"structure": structure, "alpha": alpha, "seed": seed}}
+        provenance = {"wildcards": {"variant": variant, "alpha": alpha, "seed": seed}}
         write_table(parts[-1], frame, "events", provenance)
-        frames.append(frame.assign(structure=structure, alpha=alpha, seed=int(seed)))
+        frames.append(frame.assign(variant=variant, alpha=alpha, seed=int(seed)))
     collect(parts, tmp_path / "all.parquet", {"rule": "collect_table"})
     found, expected = read_table(tmp_path / "all.parquet"), pd.concat(frames, ignore_index=True)
-    assert found.columns.tolist() == ["structure", "alpha", "seed", *SCHEMAS["events"].names]
+    assert found.columns.tolist() == ["variant", "alpha", "seed", *SCHEMAS["events"].names]
     assert len(found) == 2 + 4 + 6
     for name in expected:
         assert found[name].tolist() == expected[name].tolist()
     types = pq.read_schema(tmp_path / "all.parquet")
     text = pa.dictionary(pa.int32(), pa.string())
-    assert [types.field(name).type for name in ("structure", "alpha", "seed")] == [text, text, pa.int32()]
+    assert [types.field(name).type for name in ("variant", "alpha", "seed")] == [text, text, pa.int32()]
     for field in SCHEMAS["events"]:
         assert types.field(field.name).type == field.type
     assert read_provenance(tmp_path / "all.parquet") == {"rule": "collect_table"}
@@ -227,3 +168,31 @@ def test_provenance_is_json_that_any_reader_of_parquet_sees(tmp_path):
     write_table(tmp_path / "table.parquet", example("events"), "events", {"commit": None, "seed": "3"})
     metadata = pq.read_metadata(tmp_path / "table.parquet").metadata
     assert json.loads(metadata[b"provenance"]) == {"commit": None, "seed": "3"}
+
+
+def test_the_rows_of_several_tables_are_read_one_after_the_other(tmp_path):
+    paths = [tmp_path / "one.parquet", tmp_path / "other.parquet"]
+    write_table(paths[0], example("events"), "events", {})
+    write_table(paths[1], example("events").assign(index=[7, 8]), "events", {})
+    assert read_tables(paths)["index"].tolist() == [3, 0, 7, 8]
+    assert read_tables(paths)["direction"].tolist() == [1, -1, 1, -1]
+    assert read_tables(paths[1:])["index"].tolist() == [7, 8]
+    found = read_tables(paths[::-1], columns=["index"], filters=[("direction", "==", 1)])
+    assert found.to_dict("list") == {"index": [7, 3]}
+
+
+def test_measures_take_the_place_of_singular_values_and_all_other_columns_stay(tmp_path):
+    write_table(tmp_path / "part.parquet", example("spectra"), "spectra", {"wildcards": {"seed": "3", "alpha": "1e-4"}})
+    collect([tmp_path / "part.parquet"], tmp_path / "spectra.parquet", {})
+    schema = measures_schema(tmp_path / "spectra.parquet", ["stable_rank", "spectral_norm"])
+    kept = SCHEMAS["spectra"].names[:-1]
+    assert schema.names == ["seed", "alpha", *kept, "stable_rank", "spectral_norm"]
+    assert [schema.field(name) for name in kept] == [SCHEMAS["spectra"].field(name) for name in kept]
+    assert {schema.field(name).type for name in ("stable_rank", "spectral_norm")} == {pa.float64()}
+    frame = read_table(tmp_path / "spectra.parquet").drop(columns="singular_values")
+    frame = frame.assign(stable_rank=[1.5, np.nan], spectral_norm=2.0)
+    write_table(tmp_path / "measures.parquet", frame, schema, {})
+    found = pq.read_table(tmp_path / "measures.parquet")
+    assert found.schema.remove_metadata() == schema.remove_metadata()
+    assert found["stable_rank"].to_pylist() == [1.5, None]
+    assert found["seed"].to_pylist() == [3, 3]
