@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from made_up import made_up
 
+from made_up import made_up
 from rank_increase.data.batches import Batches, _crop_and_flip, _Split
 from rank_increase.data.packed import open_dataset, pack
 

@@ -1,7 +1,7 @@
 """Snapshots: weights of a network at one step, as safetensors files that say which products they are factors of.
 
-A snapshot needs no model to be read: its metadata has one entry, "snapshot", JSON with the products, the step, the epoch
-and the SHA-256 of all this and of the weights; its tensors are in the paper's orientation.
+A snapshot needs no model to be read: its metadata has one entry, "snapshot", JSON with the products, the step, the
+epoch and the SHA-256 of all this and of the weights; its tensors are in the paper's orientation.
 """
 
 import json
