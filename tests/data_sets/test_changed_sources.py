@@ -114,6 +114,10 @@ def test_changed_source_is_packed_again_and_a_removed_one_is_not_missed(tmp_path
     failed, said = study("-n", *METRICS.values(), data=data)
     assert not failed and "Nothing to be done" in said, said
 
+    (images / "notes.txt").write_text("beside train/ and val/, and none of them")
+    failed, said = study("-n", *METRICS.values(), data=data)
+    assert not failed and "Nothing to be done" in said, said
+
     before = open_dataset(packed / "folder").train_images[0].copy()
     save(images / "train/ant/0.png", (9, 99, 199))  # in place: no folder's time changes
     failed, said = study("-n", METRICS["folder"], data=data)
@@ -131,6 +135,9 @@ def test_changed_source_is_packed_again_and_a_removed_one_is_not_missed(tmp_path
     assert not failed and "prepare_dataset" in said, said
     assert open_dataset(packed / "table").train_labels.tolist() == [1] * 4 + [0] * 4
 
+    shutil.rmtree(images / "val")
+    failed, said = study("-n", METRICS["folder"], data=data)
+    assert not failed and "Nothing to be done" in said, said
     shutil.rmtree(images)
     failed, said = study("-n", *METRICS.values(), data=data)
     assert not failed and "Nothing to be done" in said, said

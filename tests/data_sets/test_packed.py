@@ -89,6 +89,23 @@ def test_disk_errors_are_sentences(tmp_path, rng, code, sentence):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (errno.ENOSPC, "the disk of .*set is full: make room, or set `data_dir`"),
+        (errno.EACCES, "no permission to write to .*set: set `data_dir`"),
+    ],
+)
+def test_disk_errors_before_anything_is_packed_are_the_same_sentences(tmp_path, rng, monkeypatch, code, sentence):
+    def refused(*_, **__):
+        raise OSError(code, "as the system says it")
+
+    monkeypatch.setattr(ownership.json, "dump", refused)
+    with pytest.raises(DatasetError, match=sentence):
+        pack(tmp_path / "set", made_up(rng)[0], {})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_constant_channel_is_refused(tmp_path, rng):
     source, _ = made_up(rng, train_images=np.full((5, 4, 4, 2), 7, dtype=np.uint8))
     with pytest.raises(DatasetError, match="same in all pixels"):

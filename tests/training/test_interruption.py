@@ -120,6 +120,16 @@ def test_run_resumes_from_the_last_checkpoint_before_a_damaged_snapshot(stopped_
     assert_same_run(results(job), undisturbed)
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_files_that_a_killed_process_left_half_written_are_deleted(interrupted, undisturbed, changed):
+    for name in (".metrics.csv.host.17", "snapshots/.step_16.safetensors.host.17"):
+        (job_path(interrupted) / name).write_bytes(b"half")
+    train(replace(interrupted, seed=4) if changed else interrupted)
+    assert not list(job_path(interrupted).rglob(".*"))
+    if not changed:
+        assert_same_run(results(interrupted), undisturbed)
+
+
 def test_metrics_that_are_gone_come_back_from_the_state(interrupted, undisturbed):
     (job_path(interrupted) / "metrics.csv").unlink()
     assert len(run_of(interrupted).rows) == len(pd.read_csv(job_path(interrupted) / "metrics.csv")) > 0

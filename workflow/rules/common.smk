@@ -126,9 +126,11 @@ def source_entry(dataset):
 
 
 def source_files(dataset):
-    """Files and folders from which a dataset is made: the options of its source that are paths."""
-    paths = [key for key, (annotation, *_) in source_entry(dataset).parameters.items() if annotation == "Path"]
-    return [getattr(STUDY.datasets[dataset], key) for key in paths]
+    """Files and folders from which a dataset is made: the options of its source that are paths, or folders in them."""
+    entry = source_entry(dataset)
+    paths = [key for key, (annotation, *_) in entry.parameters.items() if annotation == "Path"]
+    folders = entry.details.get("folders", [""])
+    return [os.path.join(getattr(STUDY.datasets[dataset], key), folder) for key in paths for folder in folders]
 
 
 def datasets_to_pack():

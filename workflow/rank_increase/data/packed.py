@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rank_increase.disk import DiskError
 from rank_increase.ownership import owned
 
 SPLITS = ("train", "test")
@@ -105,11 +106,12 @@ def pack(folder, source, description, on_images=None, *, again=True):
             if again or not _is_made_from(folder, description):
                 _pack_as_owner(folder, workplace, ownership, source, description, on_images)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        number = getattr(error.__cause__, "errno", None) if isinstance(error, DiskError) else error.errno
+        if number in (errno.ENOSPC, errno.EDQUOT):
             raise DatasetError(
                 f"the disk of {folder} is full: make room, or set `data_dir` to another place."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise DatasetError(f"no permission to write to {folder}: set `data_dir` to another place.") from error
         raise
     finally:

@@ -126,6 +126,9 @@ class Run:
 
     def _resume(self):
         state = self._saved_state() if self.first else None
+        if self.first:
+            for left in (*Path(self.job.scratch).glob(".*"), *Path(self.job.scratch).glob("snapshots/.*")):
+                left.unlink(missing_ok=True)  # half written by a process that was killed
         if self.processes > 1:  # one process reads and deletes; the others receive what it found
             states = [state]
             dist.broadcast_object_list(states, device=torch.device("cpu"))

@@ -9,7 +9,7 @@ from rank_increase.options import Count, Path
 from rank_increase.registry import register
 
 
-@register.source("image_folder")
+@register.source("image_folder", folders=["train", "val"])
 def image_folder(downloads, threads, *, path: Path, size: Count):
     """Images in `path`/train/<class>/ and `path`/val/<class>/; labels number the class folders in alphabetical order.
 
