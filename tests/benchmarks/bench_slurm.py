@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [ROOT / "tests/data/tiny.yaml", ROOT / "tests/slurm/study.yaml"]
-RUNS = [f"results/slurm/vit/digits/alpha_1/seed_{seed}/baselines.parquet" for seed in (0, 1)]
+RUNS = [f"results/slurm/networks/digits/alpha_1/seed_{seed}/spectra.parquet" for seed in (0, 1)]
 TARGETS = ["toy", "assumptions", "fig02", "fig06", "fig07", "fig08", "fig_limit", "fig_stage_times", *RUNS]
 # As a user would begin without a profile; sacct, the default, waits for ever where Slurm keeps no accounts.
 PLAIN = ["--executor", "slurm", "--jobs", "100", "--slurm-status-command", "squeue"]
@@ -50,7 +50,7 @@ def large_study(path):
     """Write a study of `MANY` toy runs."""
     study = yaml.safe_load(CONFIGS[0].read_text())
     seeds = [seed for seed in range(MANY // 2) if seed != 99]
-    study["toy"]["runs"].append({"structure": "diagonal_sgd", "alphas": ["0.01", "0.001"], "seeds": seeds})
+    study["toy"]["runs"].append({"variant": "diagonal_sgd", "alphas": ["0.01", "0.001"], "seeds": seeds})
     path.write_text(yaml.safe_dump(study))
 
 

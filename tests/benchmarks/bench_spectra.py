@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from rank_increase.spectra import ProductSpectra
 
 from measuring import interleaved, row
+from rank_increase.probes.spectra import ProductSpectra
 
 MODELS = {  # layers, heads, dim, dim_head
     "ViT-B/16": (12, 12, 768, 64),

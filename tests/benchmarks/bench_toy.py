@@ -12,14 +12,14 @@ from functools import partial
 
 import numpy as np
 import torch
-import yaml
-from rank_increase.flow import diagonal_run, initial_state
 from scipy.integrate import solve_ivp
 from torchdiffeq import odeint
 
 from measuring import ROOT, cpu_seconds, interleaved, row
 from rank_increase.notation import log_alpha
-from rank_increase.toy import make_problem
+from rank_increase.study.configuration import read_config, read_study
+from rank_increase.toy.diagonal_flow import diagonal_run, initial_state
+from rank_increase.toy.problem import make_problem
 
 RUN, GRADIENT, SMALLEST = "run to rescaled time 1000", "one gradient", "1e-300 against 1e-3000"
 ALPHAS = ["0.1", "0.01", "1e-4", "1e-8", "1e-16", "1e-32", "1e-300", "1e-3000"]
@@ -128,7 +128,7 @@ def time_solver(x, name, solver, times, exact):
 
 def measure(quick):
     """Rows; x is ln(1/alpha), or the number of samples for one gradient and for the two smallest init scales."""
-    toy = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())["toy"]
+    toy = read_study(read_config(ROOT / "config" / "config.yaml")).toy.model_dump()
     sizes = {key: toy[key] for key in ("samples", "tokens", "dim")}
     teacher = {key: toy[key] for key in ("teacher_std_KQ", "teacher_std_VO")}
     make = partial(make_problem, toy["headline_seed"], weights="diagonal", teacher="diagonal", **teacher)

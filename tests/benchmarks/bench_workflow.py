@@ -30,8 +30,8 @@ def dry_run(folder, jobs):
     """Number of jobs that a dry run plans, of a study with about so many of them."""
     seeds = range(100, 100 + jobs // JOBS_OF_A_SEED)
     runs = [
-        {"structure": "diagonal", "alphas": ["0.01", "1e-3000"], "seeds": [99, *seeds]},
-        {"structure": "full", "alphas": ["0.01"], "seeds": [99]},
+        {"variant": "diagonal", "alphas": ["0.01", "1e-3000"], "seeds": [99, *seeds]},
+        {"variant": "full", "alphas": ["0.01"], "seeds": [99]},
     ]
     study = Path(folder) / "many.yaml"
     study.write_text(yaml.safe_dump({"toy": {"runs": runs}}))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import NullFormatter, NullLocator
-from rank_increase.plotting import new_panels, paper_style
 
 from measuring import slope
+from rank_increase.figures.style import new_panels, paper_style
 from rank_increase.tables import atomic
 
 NAMES = {

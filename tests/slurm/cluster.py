@@ -45,7 +45,7 @@ def command(folder, *arguments, profile="slurm", configs=CONFIGS):
 
 
 class Controller:
-    """A call of Snakemake that goes on in the background; its output is in `log`."""
+    """A call of Snakemake in the background; its output is in `log`."""
 
     def __init__(self, folder, *arguments, **options):
         self.folder, self.log = folder, folder / "controller.log"
@@ -72,7 +72,7 @@ class Controller:
 
     def jobs(self, seed=None, states="RUNNING"):
         """Numbers of the Slurm jobs that were submitted from this folder: all, or those that train this seed."""
-        wanted = rf"train_vit\S*digits_1_{seed}$" if seed is not None else ""
+        wanted = rf"train_network\S*digits_1_{seed}$" if seed is not None else ""
         found = sh("squeue", "--noheader", f"--states={states}", "--format=%A|%Z|%k").splitlines()
         found = [line.split("|") for line in found]
         return [job for job, place, comment in found if place == str(self.folder) and re.search(wanted, comment)]
@@ -84,7 +84,7 @@ class Controller:
         def all_held():
             assert self.process.poll() is None, self.text
             for seed in set(seeds) - set(held):
-                metrics = self.folder / f"results/slurm/scratch/vit/digits/alpha_1/seed_{seed}/metrics.csv"
+                metrics = self.folder / f"results/slurm/scratch/networks/digits/alpha_1/seed_{seed}/metrics.csv"
                 if metrics.exists() and (jobs := self.jobs(seed)) and (process := process_of(jobs[0])):
                     os.kill(process, signal.SIGSTOP)
                     held[seed] = Held(jobs[0], process)
@@ -96,7 +96,7 @@ class Controller:
 
 @dataclass
 class Held:
-    """A Slurm job whose training process is stopped, until any signal from Slurm lets it go on."""
+    """A Slurm job whose training process is suspended, until any signal from Slurm resumes it."""
 
     job: str
     process: int
@@ -110,7 +110,8 @@ def process_of(job):
             variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # it has ended
-        if any(part.endswith(b".train_vit.py") for part in arguments) and f"SLURM_JOB_ID={job}".encode() in variables:
+        trains = any(part.endswith(b".train_network.py") for part in arguments)
+        if trains and f"SLURM_JOB_ID={job}".encode() in variables:
             return int(folder.name)
     return None
 
@@ -121,12 +122,12 @@ def environment():
 
 def tables(seeds):
     """The tables that these runs end with."""
-    return [f"results/slurm/vit/digits/alpha_1/seed_{seed}/{name}.parquet" for seed in seeds for name in TABLES]
+    return [f"results/slurm/networks/digits/alpha_1/seed_{seed}/{name}.parquet" for seed in seeds for name in TABLES]
 
 
 def toy_tables():
     """Tables of the study's toy half."""
-    return [f"results/slurm/tables/{name}.parquet" for name in ("trajectory", "events", "stages", "theorem")]
+    return [f"results/slurm/tables/{name}.parquet" for name in ("losses", "trajectory", "events", "stages", "theorem")]
 
 
 def assert_same(folder, undisturbed, paths):
@@ -145,7 +146,7 @@ def end_in(seconds, job):
 
 
 def log_of(folder, seed):
-    return (folder / f"results/slurm/logs/train_vit/digits_alpha_1_seed_{seed}.log").read_text()
+    return (folder / f"results/slurm/logs/train_network/digits_alpha_1_seed_{seed}.log").read_text()
 
 
 def slurm_log(folder, job):

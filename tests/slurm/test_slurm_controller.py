@@ -79,5 +79,5 @@ def test_jobs_that_slurm_forgot_while_the_controller_was_suspended_are_noticed_l
     assert controller.wait(300) == 0, controller.text
     assert controller.text.count("Error in") == 1
     assert f"SLURM-job '{held[CANCELLED].job}' failed" in controller.text
-    assert "goes on after step" in log_of(tmp_path, CANCELLED)
+    assert "resumes after step" in log_of(tmp_path, CANCELLED)
     assert_same(tmp_path, undisturbed, TARGETS)

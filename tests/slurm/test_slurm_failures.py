@@ -18,13 +18,13 @@ SETTINGS = {
 
 def paragraphs(text):
     """Of each failed job that is named at the end, its seed and what is said of it."""
-    found = re.findall(r"FAILED: train_vit for \S*seed_(\d)\S*\n((?:  \w+: .*\n)+)", text)
+    found = re.findall(r"FAILED: train_network for \S*seed_(\d)\S*\n((?:  \w+: .*\n)+)", text)
     return {int(seed): said for seed, said in found}
 
 
 def test_failures_are_told_once_with_reason_advice_and_log(control, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # the GPUs of this Slurm are pretended
-    options = ["--set-resources", *(f"train_vit:{key}={value}" for key, value in SETTINGS.items())]
+    options = ["--set-resources", *(f"train_network:{key}={value}" for key, value in SETTINGS.items())]
     controller = control(*tables(SEEDS), *options, "--retries", "0", "--keep-going")
     held = controller.hold([OUT_OF_TIME, KILLED])
     end_in(1, held[OUT_OF_TIME].job)
@@ -39,5 +39,5 @@ def test_failures_are_told_once_with_reason_advice_and_log(control, monkeypatch)
     assert "its time was up" in said[OUT_OF_TIME]
     assert "it was killed" in said[KILLED]
     for seed in (NO_CUDA, OUT_OF_TIME, KILLED):
-        assert f"  log:  results/slurm/logs/train_vit/digits_alpha_1_seed_{seed}.log\n" in said[seed]
-        assert "/slurm_logs/rule_train_vit/" in said[seed]
+        assert f"  log:  results/slurm/logs/train_network/digits_alpha_1_seed_{seed}.log\n" in said[seed]
+        assert "/slurm_logs/rule_train_network/" in said[seed]

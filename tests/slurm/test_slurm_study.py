@@ -34,7 +34,7 @@ def test_a_study_ends_as_if_undisturbed_after_its_controller_was_killed_and_jobs
         time.sleep(2)
     assert again.wait(seconds=1) == 0, again.text
     assert len(cancelled) == CANCELLATIONS
-    assert all("goes on after step" in log_of(tmp_path, seed) for seed in SEEDS)
+    assert all("resumes after step" in log_of(tmp_path, seed) for seed in SEEDS)
     assert "Error in" in again.text
     assert not [seed for seed in SEEDS if f"jobid {held[seed].job} " in again.text]
     assert_same(tmp_path, undisturbed, targets)

@@ -26,9 +26,9 @@ def preempt(count):
 def test_runs_that_were_cancelled_requeued_preempted_or_out_of_time_end_as_if_undisturbed(
     undisturbed, control, tmp_path
 ):
-    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())["set-resources"]["train_vit"]
+    profile = yaml.safe_load((ROOT / "slurm/config.yaml").read_text())["set-resources"]["train_network"]
     settings = profile | {"slurm_partition": PARTITION}  # those of the command line replace the profile's
-    options = ["--set-resources", *(f"train_vit:{key}={value}" for key, value in settings.items())]
+    options = ["--set-resources", *(f"train_network:{key}={value}" for key, value in settings.items())]
     options += ["--group-components", "spectra=6"]
     controller = control(*tables(SEEDS), *options)
     held = controller.hold(SEEDS)
@@ -39,7 +39,7 @@ def test_runs_that_were_cancelled_requeued_preempted_or_out_of_time_end_as_if_un
     for seed in (PREEMPTED, PUSHED_BACK):
         # The same job, not a new attempt: it came back by itself, or Slurm brought it back.
         wait_for(lambda seed=seed: controller.jobs(seed, "PENDING,RUNNING") == [held[seed].job], f"seed {seed} back")
-    # From here on, nothing starts until the node is back, and what has started goes on.
+    # From here on, nothing starts until the node is back, and what has started keeps running.
     node("drain")
     sh("scancel", held[CANCELLED].job)
     sh("scontrol", "requeue", held[REQUEUED].job)
@@ -51,7 +51,7 @@ def test_runs_that_were_cancelled_requeued_preempted_or_out_of_time_end_as_if_un
     node("resume")
     assert controller.wait() == 0, controller.text
     for seed in SEEDS:
-        assert "goes on after step" in log_of(tmp_path, seed), seed
+        assert "resumes after step" in log_of(tmp_path, seed), seed
     assert "received SIGURG" in slurm_log(tmp_path, held[WARNED].job)
     assert "DUE TO TIME LIMIT" in slurm_log(tmp_path, held[OUT_OF_TIME].job)
     assert_same(tmp_path, undisturbed, tables(SEEDS))
