@@ -347,6 +347,13 @@ def test_stage_times_are_points_in_the_color_of_their_alpha_near_the_diagonal(pa
     assert panel.get_xlim() == panel.get_ylim() == (0, 400)
 
 
+def test_stage_times_of_every_problem_are_within_the_axes_that_panels_share(study, theorem):
+    later = theorem.assign(predicted_time=theorem["predicted_time"] + 500, measured_time=theorem["measured_time"] + 500)
+    figure = draw("fig_stage_times", study(theorem=pd.concat([later, theorem.assign(seed=1)])))
+    for panel in figure.axes[:2]:
+        assert panel.get_xlim() == panel.get_ylim() == (0, pytest.approx(1.02 * later["measured_time"].max()))
+
+
 def test_stages_that_were_not_measured_are_counted(theorem):
     assert stage_note(theorem) == "n = 3 stages\n1 not activated at α = 1e-4"
     assert stage_note(theorem[theorem["alpha"] == "1e-8"]) == "n = 3 stages"
@@ -487,4 +494,4 @@ def test_a_study_too_short_for_any_stage_still_has_its_figures(study, theorem):
     draw("fig07", tables, seed=0, alphas=["0.1"])
     with pytest.raises(NothingToShow, match="^Algorithm 1 activates no coordinate in the time of the runs.$"):
         draw("fig_stage_times", tables)
-    draw("fig_stage_times", study(theorem=theorem.assign(measured_time=np.nan)))
+    draw("fig_stage_times", study(theorem=theorem.assign(measured_time=np.nan)))  # over the table before

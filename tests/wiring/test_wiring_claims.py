@@ -344,6 +344,7 @@ def disturbed(tables, rng):
     swapped = rng.random(len(rows)) < 0.2
     rows["measured_order"] = rows["measured_order"].astype(float) + swapped
     moved["events"]["rescaled_time"] *= noise(moved["events"])
+    moved["events"]["direction"] = rng.choice([1, -1], len(moved["events"])).astype(np.int8)
     rows = moved["stages"]
     rows["gap_to_next"] *= noise(rows) * rng.choice([1, 1e-7], len(rows))
     rows["curvature"] *= noise(rows)

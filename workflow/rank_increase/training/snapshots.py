@@ -1,6 +1,6 @@
 """Snapshots: weights of a network at one step, as safetensors files that name the products whose factors they hold.
 
-A snapshot needs no model to be read: its metadata has one entry, "snapshot", JSON with the products, the step, the epoch
+Reading a snapshot needs no model: its metadata has one entry, "snapshot", JSON with the products, the step, the epoch
 and the SHA-256 of all this and of the weights; its tensors are in the paper's orientation.
 """
 
