@@ -109,14 +109,15 @@ def test_stable_rank_is_that_of_weightwatcher_itself():
         pytest.skip("WeightWatcher is not installed: `make bench` does it")
     code = f"""
 import sys
-sys.path[:0] = [{str(ROOT / "workflow" / "scripts")!r}]
+sys.path[:0] = [{str(ROOT / "workflow")!r}]
 sys.path.append({str(peers)!r})
 import numpy as np, torch, weightwatcher
-from rank_increase.spectra import rank_measures, singular_values
+from rank_increase.probes.measures import stable_rank
+from rank_increase.probes.spectra import singular_values
 torch.manual_seed(0)
 layer = torch.nn.Linear(60, 100)
 theirs = weightwatcher.WeightWatcher(torch.nn.Sequential(layer)).analyze()["stable_rank"][0]
-ours = rank_measures(singular_values(layer.weight.detach().double().numpy(), np.eye(60)))["stable_rank"]
+ours = stable_rank(singular_values(layer.weight.detach().double().numpy(), np.eye(60)))
 print(theirs, ours)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

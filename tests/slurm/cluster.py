@@ -45,7 +45,7 @@ def command(folder, *arguments, profile="slurm", configs=CONFIGS):
 
 
 class Controller:
-    """A call of Snakemake that goes on in the background; its output is in `log`."""
+    """A call of Snakemake in the background; its output is in `log`."""
 
     def __init__(self, folder, *arguments, **options):
         self.folder, self.log = folder, folder / "controller.log"
@@ -96,7 +96,7 @@ class Controller:
 
 @dataclass
 class Held:
-    """A Slurm job whose training process is stopped, until any signal from Slurm lets it go on."""
+    """A Slurm job whose training process is suspended, until any signal from Slurm resumes it."""
 
     job: str
     process: int
@@ -127,7 +127,7 @@ def tables(seeds):
 
 def toy_tables():
     """Tables of the study's toy half."""
-    return [f"results/slurm/tables/{name}.parquet" for name in ("trajectory", "events", "stages", "theorem")]
+    return [f"results/slurm/tables/{name}.parquet" for name in ("losses", "trajectory", "events", "stages", "theorem")]
 
 
 def assert_same(folder, undisturbed, paths):

@@ -39,7 +39,7 @@ def test_runs_that_were_cancelled_requeued_preempted_or_out_of_time_end_as_if_un
     for seed in (PREEMPTED, PUSHED_BACK):
         # The same job, not a new attempt: it came back by itself, or Slurm brought it back.
         wait_for(lambda seed=seed: controller.jobs(seed, "PENDING,RUNNING") == [held[seed].job], f"seed {seed} back")
-    # From here on, nothing starts until the node is back, and what has started goes on.
+    # From here on, nothing starts until the node is back, and what has started keeps running.
     node("drain")
     sh("scancel", held[CANCELLED].job)
     sh("scontrol", "requeue", held[REQUEUED].job)
