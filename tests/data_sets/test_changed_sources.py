@@ -167,17 +167,23 @@ def test_overwritten_pixels_are_named_and_the_same_command_mends_them(tmp_path, 
 
 @pytest.mark.slow
 def test_two_studies_that_pack_into_one_folder_at_once_both_train(tmp_path, study):
-    data = tmp_path / "data"
-    with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(study, METRICS["folder"], data=data, folder=folder) for folder in ("first", "second")]
-    for failed, said in (run.result() for run in runs):
-        assert not failed and "prepare_dataset" in said, said
-    check_arrays(data / "folder")
+    for attempt in range(3):  # on a busy machine, one may find the dataset packed before it has begun
+        data, first, second = tmp_path / f"data{attempt}", f"first{attempt}", f"second{attempt}"
+        with ThreadPoolExecutor(2) as pool:
+            runs = [pool.submit(study, METRICS["folder"], data=data, folder=folder) for folder in (first, second)]
+        outcomes = [run.result() for run in runs]
+        for failed, said in outcomes:
+            assert not failed, said
+        check_arrays(data / "folder")
+        if all("prepare_dataset" in said for _, said in outcomes):
+            break
+    else:
+        pytest.fail("the two never packed at once")
     # One that packs after the other has finished, as a job that had to wait does, leaves the dataset in place.
     manifest = data / "folder/manifest.json"
     before = manifest.read_bytes(), (data / "folder/train_images.npy").stat().st_ino
-    failed, said = study(METRICS["folder"], "--forcerun", "prepare_dataset", data=data, folder="second")
+    failed, said = study(METRICS["folder"], "--forcerun", "prepare_dataset", data=data, folder=second)
     assert not failed and "prepare_dataset" in said, said
     assert (manifest.read_bytes(), (data / "folder/train_images.npy").stat().st_ino) == before
-    failed, said = study("-n", METRICS["folder"], data=data, folder="first")
+    failed, said = study("-n", METRICS["folder"], data=data, folder=first)
     assert not failed and "Nothing to be done" in said, said

@@ -293,7 +293,7 @@ MISTAKES = {
     ),
     "optimizer with an option out of range": (
         put(*RECIPE, "optimizer", {"name": "sgd", "momentum": -1}),
-        "config: `networks.digits.recipe.optimizer.momentum` is -1, but must be a number from 0.",
+        "config: `networks.digits.recipe.optimizer.momentum` is -1, but must be a number from 0 and below 1.",
     ),
     "warm-up that does not end": (
         put(*RECIPE, "warmup_epochs", 30),
