@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from functools import cache
+from pathlib import Path
 
 WORKFLOW = os.path.abspath(str(workflow.current_basedir.join("..")))
 sys.path.insert(0, WORKFLOW)
@@ -130,7 +131,7 @@ def source_files(dataset):
     entry = source_entry(dataset)
     paths = [key for key, (annotation, *_) in entry.parameters.items() if annotation == "Path"]
     folders = entry.details.get("folders", [""])
-    return [os.path.join(getattr(STUDY.datasets[dataset], key), folder) for key in paths for folder in folders]
+    return [str(Path(getattr(STUDY.datasets[dataset], key), folder)) for key in paths for folder in folders]
 
 
 def datasets_to_pack():
