@@ -95,6 +95,6 @@ def test_conversions_are_said_once_with_a_count(folder, tmp_path, monkeypatch, c
     with caplog.at_level(logging.INFO, "rank_increase"):
         pack_folder(folder, tmp_path)
     assert caplog.messages == [
-        "train: images that are grayscale, and get three equal channels: 3",
+        "train: images that are grayscale, and converted to three equal channels: 3",
         "test: images that are stored turned or mirrored, and set upright by their EXIF orientation: 1",
     ]
