@@ -69,8 +69,8 @@ def lower_than_random(deltas, random, where, alpha, thresholds):
     claim = Claim(
         id=f"vit.delta_not_random.{where[0]}",
         source="implied by Figures 5 and 11 to 16; the comparison is ours",
-        statement=f"{where[1]}: what training adds has a far lower stable rank than a random change of the product or of its"
-        " factors.",
+        statement=f"{where[1]}: what training adds has a far lower stable rank than a random change of the product or"
+        " of its factors.",
         measure="stable rank of the change by the last epoch over the lower one of two random changes (of the product,"
         " with the norm of its change; of the factors, each with the norm of its own change), median over all heads of"
         f" a run with init scale {alpha}; the largest over runs",
