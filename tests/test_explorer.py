@@ -43,7 +43,9 @@ def spectra_frame(dataset, alpha, seed, layers=2, heads=3, dim=5, epochs=EPOCHS)
     rows = rows.assign(dataset=dataset, alpha=alpha, seed=seed)
 
     def of_kind(column, name, rows):
-        values = np.sort(RANDOM.random((len(rows), dim)))[:, ::-1] * RANDOM.random((len(rows), 1))
+        drawn = len(rows) // len(epochs) if name == "random_product" else len(rows)  # its direction is that of a head
+        values = np.sort(RANDOM.random((drawn, dim)))[:, ::-1]
+        values = np.tile(values, (len(rows) // drawn, 1)) * RANDOM.random((len(rows), 1))
         values[(rows["epoch"] == 0) & (name != "initial")] = 0
         with np.errstate(invalid="ignore"):
             ranks = (values**2).sum(axis=1) / values[:, 0] ** 2
