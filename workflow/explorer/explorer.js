@@ -342,7 +342,7 @@ function drawScales(view) {
 function describeVit(view) {
   const rank = (matrix) => short(rankAt(view.run, view, matrix, view.epoch)[0]);
   const accuracy = view.run.accuracy[view.epoch];
-  const atRandom = `of random changes: ${rank("random_product")} (equal norm), ${rank("noisy_factors")} (of the factors)`;
+  const atRandom = `of random changes: ${rank("random_product")} (of equal norm), ${rank("noisy_factors")} (of the factors)`;
   const changes = view.epoch === 0 ? "" : `of the change: ${rank("delta")}; ${atRandom}; `;
   const tested = accuracy === undefined ? "" : ` Test accuracy: ${(100 * accuracy).toFixed(1)}\u00a0%.`;
   byId("vit-readout").textContent = 
