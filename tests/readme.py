@@ -20,7 +20,7 @@ PUBLISHED = ROOT / "results" / "published"
 HEADLINE_SEED = 99
 VIT_CLAIMS = {
     "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
-    "delta_not_random": "... than a random change of the same norm (ratio)",
+    "delta_not_random": "... than a random change of the product or of its factors (ratio)",
     "rank_grows": "its stable rank grows through training (rank correlation)",
     "rank_grows_with_scale": "it grows with the init scale (rank correlation)",
 }

@@ -1,6 +1,7 @@
 import base64
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,17 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 import build_explorer
+from rank_increase import vit_plotting
 from rank_increase.explorer import ArrayStore, render_page, toy_part, vit_part
 from rank_increase.tables import write_table
 
 STRUCTURES = {
     "diagonal": {"weights": "diagonal", "teacher": "diagonal", "method": "flow"},
     "full": {"weights": "full", "teacher": "diagonal", "method": "flow"},
+}
+BASELINES = {
+    "random_product": "random change of equal norm",
+    "noisy_factors": "random change of the factors",
 }
 SHOWN = {"scale": "1", "seed": 0, "alpha": "1e-3000", "problem": 99}
 EPOCHS = [0, 1, 3, 10]
@@ -37,7 +43,9 @@ def spectra_frame(dataset, alpha, seed, layers=2, heads=3, dim=5, epochs=EPOCHS)
     rows = rows.assign(dataset=dataset, alpha=alpha, seed=seed)
 
     def of_kind(column, name, rows):
-        values = np.sort(RANDOM.random((len(rows), dim)))[:, ::-1] * RANDOM.random((len(rows), 1))
+        drawn = len(rows) // len(epochs) if name == "random_product" else len(rows)  # its direction is that of a head
+        values = np.sort(RANDOM.random((drawn, dim)))[:, ::-1]
+        values = np.tile(values, (len(rows) // drawn, 1)) * RANDOM.random((len(rows), 1))
         values[(rows["epoch"] == 0) & (name != "initial")] = 0
         with np.errstate(invalid="ignore"):
             ranks = (values**2).sum(axis=1) / values[:, 0] ** 2
@@ -45,7 +53,7 @@ def spectra_frame(dataset, alpha, seed, layers=2, heads=3, dim=5, epochs=EPOCHS)
 
     spectra = [of_kind("matrix", "initial", rows[rows["epoch"] == 0])]
     spectra += [of_kind("matrix", name, rows) for name in ("trained", "delta")]
-    return pd.concat(spectra), pd.concat([of_kind("baseline", name, rows) for name in ("factors", "noise")])
+    return pd.concat(spectra), pd.concat([of_kind("baseline", name, rows) for name in BASELINES])
 
 
 def metrics_frame(dataset, alpha, seed):
@@ -220,8 +228,9 @@ def test_spectra_come_back_out_of_the_page_normalised(page, tables):
     for run in runs:
         assert run["epochs"] == EPOCHS and run["accuracy"]["10"] == 0.8
         for product, matrices in run["products"].items():
+            assert set(matrices) == {"initial", "delta", *BASELINES}
             for matrix, places in matrices.items():
-                table, column = ("baselines", "baseline") if matrix == "noise" else ("spectra", "matrix")
+                table, column = ("baselines", "baseline") if matrix in BASELINES else ("spectra", "matrix")
                 wanted = {"alpha": run["alpha"], "seed": run["seed"], "product": product, column: matrix}
                 rows = select(tables[table], **wanted)
                 values = np.stack(rows["singular_values"])
@@ -230,6 +239,14 @@ def test_spectra_come_back_out_of_the_page_normalised(page, tables):
                 assert found.shape[:3] == (1 if matrix == "initial" else len(EPOCHS), 2, 3)
                 np.testing.assert_allclose(found.reshape(len(rows), -1), expected, atol=1 / 131000)
                 np.testing.assert_allclose(array(places["stable_rank"]).ravel(), rows["stable_rank"], rtol=1e-7)
+
+
+@pytest.mark.parametrize(("baseline", "label"), BASELINES.items())
+def test_baselines_have_the_same_name_in_legend_curves_and_figures(page, baseline, label):
+    text = page.read_text()
+    assert re.findall(rf'<path class="{baseline}" d="M1 7H43"/></svg>\s+(.*?)\s+</li>', text) == [label]
+    assert re.findall(rf'\b{baseline}: {{\n.*\bname: "(.*?)"', text) == [label]
+    assert vit_plotting.BASELINES[baseline]["label"] == label
 
 
 def test_values_that_are_zero_at_every_epoch_are_left_out(tables):
@@ -373,11 +390,34 @@ def test_the_page_opens_from_disk_with_the_values_of_the_tables_and_loads_nothin
     np.testing.assert_allclose(browser.lines("ranks")[-1][-1], ranks.mean(), rtol=1e-6)
     assert f"Stable rank of the change: {ranks.mean():.3g};" in browser.find("#vit-readout").text
     assert "Test accuracy: 80.0" in browser.find("#vit-readout").text
-    np.testing.assert_allclose(browser.lines("scales")[1][-1], ranks.mean(), rtol=1e-6)
+    np.testing.assert_allclose(browser.lines("scales")[2][-1], ranks.mean(), rtol=1e-6)
     run = select(tables["trajectory"], structure="diagonal", alpha="1e-3000", product="VO", index=2)["value"]
     assert any(line[:11] == pytest.approx(run.tolist(), abs=1e-3) for line in browser.lines("stages"))
     assert browser.run("return performance.getEntriesByType('resource').length") == 0
     assert browser.run("return document.querySelectorAll('.plot .main-svg').length") >= 4
+
+
+@pytest.mark.parametrize(("baseline", "label"), BASELINES.items())
+def test_curves_of_random_changes_are_those_of_their_names(opened, tables, baseline, label):
+    browser = opened("head=2&product=VO&layer=0")
+    wanted = {"baseline": baseline, "alpha": "1", "seed": 0, "product": "VO", "layer": 0, "head": 2}
+    rows = select(tables["baselines"], **wanted).sort_values("epoch")
+    values = rows["singular_values"].iloc[-1]
+    [spectrum], [ranks], [*_, scales] = (
+        browser.run(
+            f"return document.getElementById('{plot}').data.filter((trace) => trace.name === '{label}')"
+            ".map((trace) => trace.y)"
+        )
+        for plot in ("spectra", "ranks", "scales")
+    )
+    np.testing.assert_allclose(spectrum, values / values[0], atol=1e-4)
+    np.testing.assert_allclose(ranks, rows["stable_rank"].iloc[1:], rtol=1e-6)
+    of_other_seed = select(tables["baselines"], **{**wanted, "seed": 1}, epoch=10)["stable_rank"].iloc[0]
+    assert scales[-1] == pytest.approx(of_other_seed, rel=1e-6)
+    assert (
+        f"{rows['stable_rank'].iloc[-1]:.3g} ({label.removeprefix('random change ')})"
+        in browser.find("#vit-readout").text
+    )
 
 
 def test_arrow_keys_on_the_slider_turn_training_over(opened, tables):

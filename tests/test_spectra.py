@@ -1,15 +1,18 @@
+from itertools import product as product_of
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+import compute_baselines
 from rank_increase.notation import PRODUCTS
 from rank_increase.spectra import (
     BASELINES,
     ProductSpectra,
     Snapshots,
-    baselines_frame,
     rank_measures,
     singular_values,
     spectra_frame,
@@ -231,37 +234,87 @@ def test_table_of_spectra(folder):
     )
 
 
-def test_baselines_are_as_large_as_what_they_stand_for(folder):
-    snapshots = Snapshots(folder)
-    spectra = spectra_frame(snapshots, dict.fromkeys(EPOCHS, 0))
-    deltas = spectra[spectra["matrix"] == "delta"]
-    frame = baselines_frame(snapshots, deltas, seed=0)
-    rows = read_rows(folder, frame, "baselines")
+@pytest.fixture
+def run(tmp_path):
+    """Paths of the snapshots of a run and of its spectra; each weight of each head changes by a norm of its own."""
+    rng, snapshots, spectra = np.random.default_rng(0), tmp_path / "snapshots", tmp_path / "spectra.parquet"
+    names = [f"layer_{layer}.W_{letter}" for layer in range(LAYERS) for letter in "KQVO"]
+    weights = {name: rng.standard_normal((HEADS, DIM, DIM_HEAD)).astype("f4") for name in names}
+    snapshots.mkdir()
+    for epoch in EPOCHS:
+        if epoch:
+            sizes = {name: rng.uniform(0.01, 1, (HEADS, 1, 1)) for name in names}
+            weights = {
+                name: (weight + sizes[name] * rng.standard_normal(weight.shape)).astype("f4")
+                for name, weight in weights.items()
+            }
+        save_file(weights, snapshots / f"epoch_{epoch}.safetensors")
+    frame = spectra_frame(Snapshots(snapshots), {epoch: 7 * epoch for epoch in EPOCHS})
+    write_table(spectra, frame, "spectra", {})
+    return snapshots, spectra
+
+
+def read_baselines(run, tmp_path, seed=0):
+    """What the rule makes of a run, by baseline, epoch, layer, head and product."""
+    compute_baselines.main(*run, tmp_path / "baselines.parquet", seed=seed, provenance={})
+    rows = read_table(tmp_path / "baselines.parquet").astype({"product": str, "baseline": str})
+    assert (rows["step"] == 7 * rows["epoch"]).all()
+    return rows.set_index(["baseline", "epoch", "layer", "head", "product"])
+
+
+def test_the_random_product_has_the_frobenius_norm_of_the_delta(run, tmp_path):
+    rows = read_baselines(run, tmp_path)
     assert len(rows) == LAYERS * HEADS * len(PRODUCTS) * len(BASELINES) * len(EPOCHS)
-    keys = ["epoch", "layer", "head", "product"]
-    norms = deltas.set_index(keys)["frobenius_norm"].sort_index()
-    factors, noise = (
-        rows[rows["baseline"] == kind].astype({"product": str}).set_index(keys).sort_index() for kind in BASELINES
-    )
-    np.testing.assert_allclose(factors["frobenius_norm"], norms)
-    # The cross terms of independent noise are nearly orthogonal to each other, so the norm is about that of training.
-    ratio = noise["frobenius_norm"][norms > 0] / norms[norms > 0]
-    assert ratio.between(0.5, 2).all()
     assert {len(values) for values in rows["singular_values"]} == {min(DIM, 2 * DIM_HEAD)}
-    assert baselines_frame(snapshots, deltas, seed=0).equals(frame)
-    assert not baselines_frame(snapshots, deltas, seed=1).equals(frame)
+    for epoch, layer, head, name in product_of(EPOCHS, range(LAYERS), range(HEADS), PRODUCTS):
+        (A_0, B_0), (A, B) = (Snapshots(run[0]).factors(moment, layer)[name] for moment in (0, epoch))
+        delta = np.linalg.norm(product(A[head], B[head]) - product(A_0[head], B_0[head]))
+        row = rows.loc["random_product", epoch, layer, head, name]
+        np.testing.assert_allclose(np.linalg.norm(row["singular_values"]), delta, rtol=1e-10)
+        np.testing.assert_allclose(row["frobenius_norm"], delta, rtol=1e-10)
 
 
-def test_noise_is_that_of_the_dense_difference():
+def test_noisy_factors_change_each_factor_by_the_norm_of_its_change(run, tmp_path):
+    rows = read_baselines(run, tmp_path, seed=3)
+    for layer, (number, name), epoch in product_of(range(LAYERS), enumerate(PRODUCTS), EPOCHS):
+        draws = np.random.default_rng([3, layer, number])
+        draws.standard_normal((2, HEADS, DIM, min(DIM, 2 * DIM_HEAD)))  # of the random product
+        noise = draws.standard_normal((2, HEADS, DIM, DIM_HEAD))
+        initial, trained = (np.stack(Snapshots(run[0]).factors(moment, layer)[name]) for moment in (0, epoch))
+        for head in range(HEADS):
+            noisy = [
+                factor + np.linalg.norm(after - factor) * direction / np.linalg.norm(direction)
+                for factor, after, direction in zip(initial[:, head], trained[:, head], noise[:, head], strict=True)
+            ]
+            expected = dense(product(*noisy) - product(*initial[:, head]))[: min(DIM, 2 * DIM_HEAD)]
+            found = rows.loc["noisy_factors", epoch, layer, head, name]["singular_values"]
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_directions_are_drawn_for_each_head_and_seed_and_kept_through_training(run, tmp_path, baseline):
+    first, other = (read_baselines(run, tmp_path, seed).loc[baseline] for seed in (0, 1))
+    last = pd.concat([first.loc[EPOCHS[-1]], other.loc[EPOCHS[-1]]])["singular_values"]
+    spectra = np.stack([values / np.linalg.norm(values) for values in last])
+    apart = np.linalg.norm(spectra[:, None] - spectra, axis=-1) + np.eye(len(spectra))
+    assert len(spectra) == 2 * LAYERS * HEADS * len(PRODUCTS)
+    assert apart.min() > 1e-3
+    assert read_baselines(run, tmp_path, 0).loc[baseline].equals(first)
+    if baseline == "random_product":
+        ranks = first.loc[EPOCHS[1:]].groupby(["layer", "head", "product"])["stable_rank"]
+        np.testing.assert_allclose(ranks.max(), ranks.min(), rtol=1e-12)
+
+
+def test_noisy_factors_are_those_of_the_dense_difference():
     rng = np.random.default_rng(0)
     A, B = rng.standard_normal((2, 1, 12, 3))
     norms = np.array([[2.0]]), np.array([[0.5]])
-    noise = ProductSpectra(A, B).baselines(*norms, np.ones((1, 1)), np.random.default_rng(5))["noise"][0]
+    noisy = ProductSpectra(A, B).baselines(*norms, np.ones((1, 1)), np.random.default_rng(5))["noisy_factors"][0]
     draws = np.random.default_rng(5)
     draws.standard_normal((2, 1, 12, 6))
     N_A, N_B = draws.standard_normal((2, 1, 12, 3))
     changed = product(A + 2 * N_A / np.linalg.norm(N_A), B + 0.5 * N_B / np.linalg.norm(N_B))
-    np.testing.assert_allclose(noise, dense(changed - product(A, B))[:, :6], atol=1e-12)
+    np.testing.assert_allclose(noisy, dense(changed - product(A, B))[:, :6], atol=1e-12)
 
 
 def test_snapshots_that_cannot_be_used_are_named(folder):

@@ -30,7 +30,7 @@ def tables(
                             if epoch == 0:
                                 start = initial(seed, head)
                                 spectra.append({**place, "matrix": "initial", "stable_rank": start})
-                            for factor, baseline in enumerate(("noise", "factors"), start=1):
+                            for factor, baseline in enumerate(("noisy_factors", "random_product"), start=1):
                                 chance = factor * random(seed, head) if epoch else None
                                 baselines.append({**place, "baseline": baseline, "stable_rank": chance})
     return pd.DataFrame(spectra), pd.DataFrame(baselines)
@@ -88,11 +88,18 @@ def test_within_a_seed_the_median_head_counts():
     assert most.verdict == "not supported"
 
 
-def test_the_lower_of_the_two_random_changes_counts():
+@pytest.mark.parametrize("lower", ["random_product", "noisy_factors"])
+def test_the_lower_of_the_two_random_changes_counts(lower):
     spectra, baselines = tables(growing)
-    baselines.loc[baselines["baseline"] == "noise", "stable_rank"] /= 5
-    assert outcomes(spectra, baselines)["delta_not_random"].verdict == "not supported"
-    assert outcomes(spectra, baselines[baselines["baseline"] == "factors"])["delta_not_random"].verdict == "supported"
+    baselines.loc[baselines["epoch"] > 0, "stable_rank"] = 20.0
+    at_last = baselines["epoch"] == EPOCHS[-1]
+    baselines.loc[at_last & (baselines["baseline"] == lower), "stable_rank"] = 4.0
+    claim = outcomes(spectra, baselines)["delta_not_random"]
+    assert claim.value == pytest.approx(2.01 / 4)
+    assert claim.verdict == "not supported"
+    assert "100% of them below both random changes" in claim.details
+    alone = outcomes(spectra, baselines[baselines["baseline"] != lower])["delta_not_random"]
+    assert alone.value == pytest.approx(2.01 / 20)
 
 
 def test_only_the_default_scale_and_the_last_epoch_count_for_the_rank():

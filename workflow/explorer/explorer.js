@@ -176,8 +176,14 @@ const STYLES = {
     line: { width: 1.8 }, marker: { size: 7, symbol: "square-open" }, mode: "lines+markers", name: "initial product",
     color: "initial",
   },
-  noise: { line: { width: 1.8, dash: "dash" }, mode: "lines", name: "random change", color: "noise" },
+  random_product: {
+    line: { width: 1.8, dash: "dash" }, mode: "lines", name: "random change of equal norm", color: "baseline",
+  },
+  noisy_factors: {
+    line: { width: 1.8, dash: "dot" }, mode: "lines", name: "random change of the factors", color: "baseline",
+  },
 };
+const BASELINES = ["random_product", "noisy_factors"];
 const SEED_SYMBOLS = ["circle", "diamond", "triangle-up", "cross", "x", "star"];
 const RANK_TICKS = [1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500];
 
@@ -249,7 +255,7 @@ function band(x, means, deviations, name) {
 
 function drawSpectra(view) {
   const traces = [];
-  for (const matrix of ["noise", "initial", "delta"]) {
+  for (const matrix of [...BASELINES, "initial", "delta"]) {
     const [means, deviations] = transposed(spectrumAt(view, matrix));
     if (!means[0]) continue; // a change of zero
     const x = means.map((_, index) => index + 1);
@@ -287,7 +293,7 @@ function rankAxis(view) {
 
 function drawRanks(view) {
   const traces = [];
-  for (const matrix of ["noise", "initial", "delta"]) {
+  for (const matrix of [...BASELINES, "initial", "delta"]) {
     const epochs = matrix === "initial" ? [0, view.run.epochs.at(-1)] : view.run.epochs.filter((epoch) => epoch > 0);
     const [means, deviations] = transposed(epochs.map((epoch) => rankAt(view.run, view, matrix, epoch)));
     if (view.head === "all" && matrix === "delta") traces.push(band(epochs, means, deviations, STYLES[matrix].color));
@@ -306,14 +312,14 @@ function drawRanks(view) {
 
 function drawScales(view) {
   const seeds = unique(view.ofDataset.map((run) => run.seed));
-  const traces = seeds.flatMap((seed, number) => ["noise", "delta"].map((matrix) => {
+  const traces = seeds.flatMap((seed, number) => [...BASELINES, "delta"].map((matrix) => {
     const runs = view.ofDataset.filter((run) => run.seed === seed);
     const [means, deviations] = transposed(runs.map((run) => rankAt(run, view, matrix, view.epoch)));
     const trace = styled(matrix, runs.map((run) => Number(run.alpha)), means, {
       customdata: runs.map((run) => run.alpha),
       hovertemplate: `%{y:.2f} at α = %{customdata}<extra>${STYLES[matrix].name}, seed ${seed}</extra>`,
     });
-    if (matrix === "noise") return trace;
+    if (BASELINES.includes(matrix)) return trace;
     const size = runs.map((run) => (run === view.run ? 13 : 7));
     return {
       ...trace, marker: { ...trace.marker, size, symbol: SEED_SYMBOLS[number % SEED_SYMBOLS.length] },
@@ -336,7 +342,8 @@ function drawScales(view) {
 function describeVit(view) {
   const rank = (matrix) => short(rankAt(view.run, view, matrix, view.epoch)[0]);
   const accuracy = view.run.accuracy[view.epoch];
-  const changes = view.epoch === 0 ? "" : `of the change: ${rank("delta")}; of a random change: ${rank("noise")}; `;
+  const atRandom = `of random changes: ${rank("random_product")} (of equal norm), ${rank("noisy_factors")} (of the factors)`;
+  const changes = view.epoch === 0 ? "" : `of the change: ${rank("delta")}; ${atRandom}; `;
   const tested = accuracy === undefined ? "" : ` Test accuracy: ${(100 * accuracy).toFixed(1)}\u00a0%.`;
   byId("vit-readout").textContent = 
     `Epoch ${view.epoch}. Stable rank ${changes}of the initial product: ${rank("initial")}.${tested}`;

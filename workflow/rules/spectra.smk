@@ -30,7 +30,7 @@ rule compute_spectra:
 
 
 rule compute_baselines:
-    """The same measures for random perturbations as large as what training has changed."""
+    """The same measures for random changes as large as those of training."""
     input:
         snapshots="<results>/vit/{dataset}/alpha_{alpha}/seed_{seed}/snapshots",
         spectra="<results>/vit/{dataset}/alpha_{alpha}/seed_{seed}/spectra.parquet",

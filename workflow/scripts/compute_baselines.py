@@ -1,4 +1,4 @@
-"""Rule `compute_baselines`: rank measures of random perturbations as large as what training has changed."""
+"""Rule `compute_baselines`: rank measures of random changes as large as those of training."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def main(snapshots, spectra, baselines, *, seed, provenance):
-    """Write a row per epoch, layer, head, product and kind of perturbation (schema "baselines")."""
+    """Write a row per epoch, layer, head, product and baseline (schema "baselines")."""
     snapshots = Snapshots(snapshots)
     columns = ["epoch", "step", "layer", "head", "product", "frobenius_norm"]
     deltas = read_table(spectra, columns=columns, filters=[("matrix", "==", "delta")])

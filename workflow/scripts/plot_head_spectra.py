@@ -15,7 +15,6 @@ from rank_increase.vit_plotting import (
     read_head_spectra,
     stage_colors,
     stage_epochs,
-    stage_handles,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def main(spectra, baselines, pdf, png, *, names, layers, draw, alpha, seed, dpi,
             draw_stages(panel, of_head(rows, *head, "KQ"), colors)
             panel.set_title(f"({letter}) {name}: {head_name(*head)}")
             panel.set_ylabel(NORMALIZED)
-            panel.legend(handles=stage_handles(colors), fontsize=6.5, labelspacing=0.3, handlelength=1.4)
+            panel.legend(fontsize=6.5, labelspacing=0.3, handlelength=1.4)
         save_figure(figure, pdf, png, dpi=dpi, provenance=provenance)
 
 

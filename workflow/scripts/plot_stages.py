@@ -9,6 +9,7 @@ from rank_increase.plotting import new_panels, paper_style, save_figure
 from rank_increase.vit_plotting import (
     DELTA_LABELS,
     NORMALIZED,
+    add_legend,
     choose_heads,
     draw_stages,
     head_name,
@@ -16,7 +17,6 @@ from rank_increase.vit_plotting import (
     read_head_spectra,
     stage_colors,
     stage_epochs,
-    stage_handles,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def main(spectra, baselines, pdf, png, *, name, layers, draw, alpha, seed, dpi, 
                 panel.set_title(f"({next(letters)}) {DELTA_LABELS[product]}, {head_name(*head)}")
             panels[0].set_ylabel(NORMALIZED)
         figure.suptitle(name, fontsize=9)
-        figure.legend(handles=stage_handles(colors), loc="outside lower center", ncols=4)
+        add_legend(figure, axes[0, 0])
         save_figure(figure, pdf, png, dpi=dpi, provenance=provenance)
 
 

@@ -132,8 +132,8 @@ def vit_part(store, spectra, baselines, metrics, names):
     """
     if spectra is None or spectra.empty:
         return None
-    noise = baselines[baselines["baseline"] == "noise"].rename(columns={"baseline": "matrix"})
-    rows = pd.concat([spectra[spectra["matrix"] != "trained"], noise]).astype({"product": str, "matrix": str})
+    rows = pd.concat([spectra[spectra["matrix"] != "trained"], baselines.rename(columns={"baseline": "matrix"})])
+    rows = rows.astype({"product": str, "matrix": str})
     accuracy = {key: run.sort_values("epoch") for key, run in metrics.groupby(VIT_RUN, observed=True)}
     runs = [
         {
@@ -143,7 +143,7 @@ def vit_part(store, spectra, baselines, metrics, names):
             "products": {
                 product: {
                     matrix: _spectra(store, run[(run["product"] == product) & (run["matrix"] == matrix)], key)
-                    for matrix in ("initial", "delta", "noise")
+                    for matrix in ("initial", "delta", "random_product", "noisy_factors")
                 }
                 for product in PRODUCTS
             },

@@ -28,7 +28,7 @@ NUMERICAL_RANK_RTOL = 0.01  # a choice: the tables hold all singular values, so 
 # Of the largest singular value. An eigenvalue of the Gram matrix has an error of 1e-15 of the largest, so its root has
 # one of 5e-11 where it is the floor. Deltas of first steps and of small init scales go below it, most others do not.
 GRAM_FLOOR = 1e-5
-BASELINES = ("factors", "noise")
+BASELINES = ("random_product", "noisy_factors")
 
 
 def singular_values(A, B):
@@ -120,12 +120,14 @@ class ProductSpectra:
         return total
 
     def baselines(self, A_norms, B_norms, delta_norms, rng):
-        """Singular values of random perturbations as large as those of training, one of each kind for every head.
+        """Singular values of random changes as large as those of training, one of each kind for every head.
 
-        "factors" is a product of two Gaussian matrices of shape dim x min(dim, 2 dim_head), with the Frobenius norm
-        of the delta: the delta's shape, norm and greatest rank, and nothing else of it. "noise" is what the product of
-        the initial factors gains when Gaussian noise is added to them, to each as much as training has changed it.
-        Directions are drawn once for a head, so only norms differ between epochs.
+        "random_product" is a random change of the product: two Gaussian matrices of shape dim x min(dim, 2 dim_head),
+        multiplied and scaled to the Frobenius norm of the delta. It has the delta's shape, norm and greatest rank, and
+        nothing else of it. "noisy_factors" is the change of the product when Gaussian noise is added to each initial
+        factor, with the Frobenius norm of that factor's change. Its own norm is not that of the delta: it is smaller
+        where training moves both factors together. Directions are drawn once for a head, so only norms differ between
+        epochs.
 
         Parameters
         ----------
@@ -149,8 +151,8 @@ class ProductSpectra:
         alone_A, both = change @ _transposed(self.B), change @ noise_B
         A_norms, B_norms = A_norms[..., None, None], B_norms[..., None, None]
         return {
-            "factors": delta_norms[..., None] * unit,
-            "noise": np.stack(
+            "random_product": delta_norms[..., None] * unit,
+            "noisy_factors": np.stack(
                 [
                     _wide_singular_values(p * alone_A + q * (alone_B + p * both))
                     for p, q in zip(A_norms, B_norms, strict=True)

@@ -115,6 +115,8 @@ SCHEMAS = {
         ]
     ),
     "spectra": pa.schema([*_HEAD, ("matrix", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
+    # baseline: random_product, a random matrix with the norm and greatest rank of the delta; noisy_factors, the change
+    # of the product when noise is added to both initial factors, to each with the norm of its change by training
     "baselines": pa.schema([*_HEAD, ("baseline", pa.dictionary(pa.int32(), pa.string())), *_SPECTRUM]),
     "claims": pa.schema(
         [

@@ -65,19 +65,21 @@ def low_rank(deltas, initial, where, alpha, thresholds):
 
 
 def lower_than_random(deltas, random, where, alpha, thresholds):
-    """The delta has a lower stable rank than random changes of the same norm."""
+    """The delta has a lower stable rank than random changes of the product and of its factors."""
     claim = Claim(
         id=f"vit.delta_not_random.{where[0]}",
         source="implied by Figures 5 and 11 to 16; the comparison is ours",
-        statement=f"{where[1]}: what training adds has a far lower stable rank than a random change of the same norm.",
-        measure="stable rank of the change by the last epoch over the lower one of two random changes (of the product;"
-        f" of its factors), median over all heads of a run with init scale {alpha}; the largest over runs",
+        statement=f"{where[1]}: what training adds has a far lower stable rank than a random change of the product or"
+        " of its factors.",
+        measure="stable rank of the change by the last epoch over the lower one of two random changes (of the product,"
+        " with the norm of its change; of the factors, each with the norm of its own change), median over all heads of"
+        f" a run with init scale {alpha}; the largest over runs",
         relation="<",
         threshold=thresholds["rank_ratio"],
         data=f"spectra, delta, and baselines, init scale {alpha}",
     )
     last = random[random["epoch"] == random["epoch"].max()]
-    return _rank_ratio(claim, deltas, last.groupby(HEAD)["stable_rank"].min(), alpha, "a random change")
+    return _rank_ratio(claim, deltas, last.groupby(HEAD)["stable_rank"].min(), alpha, "both random changes")
 
 
 def _rank_ratio(claim, deltas, reference, alpha, what):

@@ -9,14 +9,16 @@ has neither rank nor normalized spectrum: panels of these begin with the first e
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from rank_increase.plotting import PRODUCT_LABELS, new_panels
 from rank_increase.tables import read_table
 
 INITIAL = {"color": "#c00000", "lw": 1.6, "zorder": 3, "label": "initial product"}
-BASELINE = {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "random change of equal norm"}
+BASELINES = {
+    "random_product": {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "random change of equal norm"},
+    "noisy_factors": {"color": "0.55", "ls": (0, (1, 1)), "zorder": 1, "label": "random change of the factors"},
+}
 PRODUCT_COLORS = {"KQ": "#1f5fb4", "VO": "#c00000"}
 DELTA_LABELS = {product: rf"$\Delta {label[1:]}" for product, label in PRODUCT_LABELS.items()}
 INDEX = "index of singular value"
@@ -46,24 +48,25 @@ def read_runs(path, columns, **wanted):
 
 
 def read_head_spectra(spectra, baselines, **wanted):
-    """Rows of both tables with singular values; of the baselines, those of noise on the initial factors, as "noise".
+    """Rows of both tables with singular values, those of the baselines under their names as `matrix`.
 
     Returns
     -------
     pandas.DataFrame
-        Columns `epoch`, `layer`, `head`, `product`, `matrix` (`initial`, `delta`, `noise`), `singular_values`.
+        Columns `epoch`, `layer`, `head`, `product`, `matrix` (`initial`, `delta` or a key of `BASELINES`),
+        `singular_values`.
     """
     of_training = read_runs(spectra, ["matrix", "singular_values"], matrix=["initial", "delta"], **wanted)
-    of_noise = read_runs(baselines, ["baseline", "singular_values"], baseline="noise", **wanted)
-    return pd.concat([of_training, of_noise.rename(columns={"baseline": "matrix"})])
+    at_random = read_runs(baselines, ["baseline", "singular_values"], baseline=list(BASELINES), **wanted)
+    return pd.concat([of_training, at_random.rename(columns={"baseline": "matrix"})])
 
 
 def read_stable_ranks(spectra, baselines, **wanted):
-    """As `read_head_spectra`, but stable ranks of the deltas and of noise, and with columns `alpha` and `seed`."""
+    """As `read_head_spectra`, but stable ranks, without the initial products, and with columns `alpha` and `seed`."""
     columns = ["alpha", "seed", "stable_rank"]
-    of_training = read_runs(spectra, columns, matrix="delta", **wanted).assign(matrix="delta")
-    of_noise = read_runs(baselines, columns, baseline="noise", **wanted).assign(matrix="noise")
-    return pd.concat([of_training, of_noise])
+    of_training = read_runs(spectra, [*columns, "matrix"], matrix="delta", **wanted)
+    at_random = read_runs(baselines, [*columns, "baseline"], baseline=list(BASELINES), **wanted)
+    return pd.concat([of_training, at_random.rename(columns={"baseline": "matrix"})])
 
 
 def of_head(rows, layer, head, product):
@@ -137,7 +140,7 @@ def stage_colors(epochs):
 def draw_stages(axes, rows, colors):
     """Normalized spectra of a product: at initialization in red, of its change at several epochs in greens.
 
-    In gray, the change of the product if that of the weights were random, and as large as the last one.
+    In gray, random changes as large as the last one.
 
     Parameters
     ----------
@@ -147,26 +150,18 @@ def draw_stages(axes, rows, colors):
     colors : dict
         Of `stage_colors`.
     """
-    delta, noise = of_matrix(rows, "delta"), of_matrix(rows, "noise").iloc[-1]
+    delta = of_matrix(rows, "delta")
     _draw_normalized(axes, of_matrix(rows, "initial").iloc[0], **INITIAL)
-    _draw_normalized(axes, noise, **BASELINE)
     for epoch, color in colors.items():
-        _draw_normalized(axes, delta[epoch], color=color)
-    axes.set(xlim=(1, len(noise)), ylim=(0, 1.02), xlabel=INDEX)
+        _draw_normalized(axes, delta[epoch], color=color, label=f"change, epoch {epoch}")
+    for baseline, style in BASELINES.items():
+        _draw_normalized(axes, of_matrix(rows, baseline).iloc[-1], **style)
+    axes.set(xlim=(1, len(delta.iloc[-1])), ylim=(0, 1.02), xlabel=INDEX)
 
 
 def _draw_normalized(axes, values, **style):
-    if values[0] > 0:
-        axes.plot(np.arange(1, len(values) + 1), values / values[0], **style)
-
-
-def stage_handles(colors):
-    """Entries of a legend that explain the lines of `draw_stages`."""
-    return [
-        Line2D([], [], **INITIAL),
-        *(Line2D([], [], color=color, label=f"change, epoch {epoch}") for epoch, color in colors.items()),
-        Line2D([], [], **BASELINE),
-    ]
+    """A line that is named in the legend also where the values are zero, and there is nothing to see."""
+    axes.plot(np.arange(1, len(values) + 1), values / (values[0] or np.nan), **style)
 
 
 def draw_evolution(axes, delta, shown=20):
@@ -188,7 +183,7 @@ def draw_evolution(axes, delta, shown=20):
 
 
 def draw_perturbation(axes, rows):
-    """Spectra of a product at initialization, and of its changes by training and by random changes of the weights.
+    """Spectra of a product at initialization, of its change by training, and of random changes as large as that.
 
     Parameters
     ----------
@@ -197,7 +192,7 @@ def draw_perturbation(axes, rows):
         Of one head and product (`of_head`).
     """
     delta = {"color": matplotlib.colormaps["Greens"](0.8), "lw": 1.6, "zorder": 2, "label": "change by training"}
-    for matrix, style in {"initial": INITIAL, "delta": delta, "noise": BASELINE}.items():
+    for matrix, style in {"initial": INITIAL, "delta": delta, **BASELINES}.items():
         values = of_matrix(rows, matrix).iloc[-1]
         axes.plot(np.arange(1, len(values) + 1), values, **style)
     axes.set(xlim=(1, len(values)), xlabel=INDEX)
@@ -213,7 +208,7 @@ def seed_colors(seeds):
 def draw_scales(axes, ranks, colors):
     """Stable rank after training against init scale: mean and standard deviation over heads, a series for each seed.
 
-    In gray, the mean for random changes of the weights, over heads and seeds.
+    In gray, the means for random changes, over heads and seeds.
 
     Parameters
     ----------
@@ -229,10 +224,11 @@ def draw_scales(axes, ranks, colors):
         scale = spread.index.to_numpy(float) * 1.06 ** (number - (len(colors) - 1) / 2)
         mean, std = spread.to_numpy().T
         axes.errorbar(scale, mean, std, color=color, marker="o", ms=3, capsize=2, label=f"seed {seed}")
-    noise = _over_heads(ranks[ranks["matrix"] == "noise"], "alpha")
-    axes.plot(noise.index.to_numpy(float), noise["mean"], **BASELINE)
+    for baseline, style in BASELINES.items():
+        mean = _over_heads(ranks[ranks["matrix"] == baseline], "alpha")["mean"]
+        axes.plot(mean.index.to_numpy(float), mean, **style)
     axes.set(xscale="log", xlabel="init scale")
-    axes.set_xticks(noise.index.to_numpy(float), noise.index, rotation=0 if len(noise) < 5 else 90)
+    axes.set_xticks(mean.index.to_numpy(float), mean.index, rotation=0 if len(mean) < 5 else 90)
     axes.set_xticks([], minor=True)
     _scale_to_ranks(axes)
 
@@ -240,7 +236,7 @@ def draw_scales(axes, ranks, colors):
 def draw_rank_increase(axes, ranks):
     """Stable rank of the changes of both products over training: mean over heads, with a band of one deviation.
 
-    In gray, the mean for random changes of the weights, over heads and products.
+    In gray, the means for random changes, over heads and products.
 
     Parameters
     ----------
@@ -253,8 +249,9 @@ def draw_rank_increase(axes, ranks):
         axes.plot(spread.index, spread["mean"], color=color, label=DELTA_LABELS[product])
         band = spread["mean"] - spread["std"], spread["mean"] + spread["std"]
         axes.fill_between(spread.index, *band, color=color, alpha=0.2, lw=0)
-    noise = _over_heads(ranks[ranks["matrix"] == "noise"], "epoch")
-    axes.plot(noise.index, noise["mean"], **BASELINE)
+    for baseline, style in BASELINES.items():
+        mean = _over_heads(ranks[ranks["matrix"] == baseline], "epoch")["mean"]
+        axes.plot(mean.index, mean, **style)
     axes.set(xlim=(0, ranks["epoch"].max()), xlabel="epoch")
     _scale_to_ranks(axes)
 
@@ -276,9 +273,10 @@ def _scale_to_ranks(axes):
 
 
 def add_legend(figure, axes):
-    """The legend of one of the panels below a figure, with the random change at its end."""
+    """The legend of one of the panels below a figure, with the random changes at its end."""
     handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda entry: labels[entry] == BASELINE["label"])
+    at_random = [style["label"] for style in BASELINES.values()]
+    order = sorted(range(len(labels)), key=lambda entry: labels[entry] in at_random)
     handles, labels = ([entries[entry] for entry in order] for entries in (handles, labels))
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
 
