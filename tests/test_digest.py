@@ -187,7 +187,7 @@ FILES = {"script.py": "from rank_increase.used import used\nprint(used(1))\n", "
 
 OPERATORS = {
     **dict.fromkeys((ast.Add, ast.Mult, ast.FloorDiv, ast.Pow), ast.Sub),
-    **{ast.Lt: ast.LtE, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.Is: ast.IsNot},
+    **{ast.Lt: ast.LtE, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.Is, ast.Is: ast.IsNot},
     **{ast.And: ast.Or, ast.Or: ast.And, ast.Not: ast.UAdd, ast.USub: ast.Invert},
 }
 
