@@ -1,14 +1,12 @@
 """Mistakes in the configuration of datasets and vision transformers: one sentence each, before anything runs."""
 
 import copy
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from rank_increase import configuration
-from rank_increase.configuration import ConfigError, check_config, library_digest, vit_runs
+from rank_increase.configuration import ConfigError, check_config, vit_runs
 
 DEMO = yaml.safe_load((Path(__file__).parents[1] / "config/config.yaml").read_text())
 
@@ -69,25 +67,3 @@ def test_runs_are_every_alpha_with_every_seed_of_a_line_once(config):
     config["vit"]["runs"] = [line, {**line, "alphas": ["1"], "seeds": [1, 2]}]
     runs = [(run["dataset"], run["alpha"], run["seed"]) for run in vit_runs(config)]
     assert runs == [("digits", a, s) for a, s in [("0.1", 0), ("0.1", 1), ("1", 0), ("1", 1), ("1", 2)]]
-
-
-@pytest.mark.parametrize(
-    ("module", "edit", "trains_anew"),
-    [
-        ("vit", "\nX = 1\n", True),
-        ("batches", "\nX = 1\n", True),
-        ("vit", "\n# a remark\n", False),
-        ("tables", "\nX = 1\n", False),
-        ("jobs", "\nX = 1\n", False),
-        ("spectra", "\nX = 1\n", False),
-        ("plotting", "\nX = 1\n", False),
-        ("sources", "\nX = 1\n", False),
-    ],
-)
-def test_only_an_edit_of_what_trains_trains_anew(tmp_path, monkeypatch, module, edit, trains_anew):
-    shutil.copytree(configuration.SCRIPTS, tmp_path / "scripts")
-    monkeypatch.setattr(configuration, "SCRIPTS", tmp_path / "scripts")
-    before = library_digest("train_vit", without=["jobs", "tables"])
-    with open(tmp_path / "scripts" / "rank_increase" / f"{module}.py", "a") as file:
-        file.write(edit)
-    assert (library_digest("train_vit", without=["jobs", "tables"]) != before) == trains_anew

@@ -171,11 +171,46 @@ def test_there_is_nothing_more_to_do_even_after_a_fresh_checkout_or_an_edit_of_c
 
 
 def test_an_edit_of_code_reruns_its_users_alone_and_what_depends_on_them(tree, finished, edited):
-    for name in ("assumptions", "plotting"):
-        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text: f"{text}\n\nADDED = 1\n")
+    used = {
+        "assumptions": ("@dataclass(frozen=True)", "@dataclass(frozen=True, eq=True)"),
+        "plotting": ("= 6.5 ", "= 6 "),
+    }
+    for name, (old, new) in used.items():
+        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text, old=old, new=new: text.replace(old, new))
     jobs = planned(snakemake(tree, finished, "-n", *TARGETS))
     assert jobs.pop("assumptions") == 1
     assert jobs == {"perturb_toy": 2, "collect_table": 1, "fig06": 1}
+
+
+@pytest.fixture(scope="session")
+def trained(tree, finished, tmp_path_factory):
+    """Plans again what is finished: the toy runs, and the training of a vision transformer."""
+    config = tmp_path_factory.mktemp("config") / "vit.yaml"
+    model = "{patch_size: 4, dim: 8, depth: 1, heads: 2, dim_head: 4, mlp_dim: 8}"
+    recipe = "{epochs: 1, warmup_epochs: 0, snapshots: 2}"
+    config.write_text(f"vit: {{models: {{digits: {model}}}, training: {{digits: {recipe}}}}}\n")
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("vit") / "run")
+    targets = ["toy", "results/tiny/vit/digits/alpha_0.3/seed_0/metrics.parquet"]
+    run = snakemake(tree, folder, *targets, config=(TINY, config))
+    assert run.returncode == 0, run.stderr
+    return lambda: planned(snakemake(tree, folder, "-n", *targets, config=(TINY, config)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("edits", "trained_anew"),
+    [
+        ({"notation": ("α = {alpha}", "alpha = {alpha}"), "jobs": ("done in %.1f s", "took %.1f s")}, {}),
+        ({"notation": ("PRODUCTS =", 'PRODUCT_LABELS = {"KQ": "K Q"}\nPRODUCTS =')}, {}),
+        ({"vit": ("class Attention(", "@abs\nclass Attention(")}, {"train_vit": 1}),
+        ({"flow": ("def integrate(", "@abs\ndef integrate(")}, {"train_toy": 4}),
+    ],
+)
+def test_an_edit_plans_a_training_only_if_training_uses_what_is_edited(edits, trained_anew, trained, edited):
+    for name, (old, new) in edits.items():
+        edited(f"workflow/scripts/rank_increase/{name}.py", lambda text, old=old, new=new: text.replace(old, new))
+    jobs = trained()
+    assert {rule: number for rule, number in jobs.items() if rule.startswith("train_")} == trained_anew
 
 
 def test_a_changed_setting_reruns_the_rules_that_read_it(tree, finished, tmp_path):

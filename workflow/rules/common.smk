@@ -9,11 +9,10 @@ from rank_increase.configuration import (
     ConfigError,
     check_config,
     check_folder,
-    folder_digest,
-    library_digest,
     toy_runs,
     vit_runs,
 )
+from rank_increase.digest import folder_digest, library_digest
 from rank_increase.failures import describe_failures
 
 try:

@@ -23,7 +23,8 @@ rule prepare_dataset:
     params:
         source=dataset_source,
         downloads=f"{DATASETS}/.downloads",
-        code=library_digest("prepare_dataset"),
+        # An edit of logs or progress must not train anew on the same images.
+        code=library_digest("prepare_dataset", without=["jobs"]),
     message:
         "Dataset {wildcards.dataset}"
     script:

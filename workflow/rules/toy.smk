@@ -27,7 +27,8 @@ rule make_problem:
     params:
         **{key: config["toy"][key] for key in ("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO")},
         structure=run_structure,
-        code=library_digest("make_problem"),
+        # Without "jobs", here and below: an edit of logs or progress must not train anew.
+        code=library_digest("make_problem", without=["jobs"]),
     message:
         "Toy problem {wildcards.structure}, seed {wildcards.seed}"
     script:
@@ -52,7 +53,7 @@ rule run_algorithm1:
         runtime=30,
     params:
         max_time=config["toy"]["max_time"],
-        code=library_digest("run_algorithm1"),
+        code=library_digest("run_algorithm1", without=["jobs"]),
     message:
         "Algorithm 1 on the problem of seed {wildcards.seed}"
     script:
@@ -81,7 +82,7 @@ rule train_toy:
         **{key: config["toy"][key] for key in ("max_time", "points", "activation_weight", "flow_rtol", "flow_atol")},
         **{key: config["toy"][key] for key in ("full_flow_rtol", "full_flow_atol", "step", "batch_size")},
         method=run_method,
-        code=library_digest("train_toy"),
+        code=library_digest("train_toy", without=["jobs"]),
     message:
         "Toy run {wildcards.structure}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"
     script:

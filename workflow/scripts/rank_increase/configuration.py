@@ -1,10 +1,8 @@
 """The configuration of a study: validation with sentences a person can act on, and the runs it asks for."""
 
-import ast
 import math
 import os
 from difflib import get_close_matches
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
@@ -178,41 +176,3 @@ def vit_runs(config):
         for seed in line["seeds"]
     }
     return [dict(zip(("dataset", "alpha", "seed"), run, strict=True)) for run in runs]
-
-
-def library_digest(script, without=()):
-    """Hash of a script and of the library code it imports, comments and docstrings aside; 12 hexadecimal digits.
-
-    Snakemake sees neither imported modules nor what an edit means: given this as a parameter of a rule, it reruns the
-    rule when code that it uses changes, and not for a comment or a fresh checkout.
-
-    Parameters
-    ----------
-    script : str
-        File name in workflow/scripts, without ".py".
-    without : sequence of str
-        Modules of the library to leave out: for a rule that takes days, those that do not change what it computes.
-    """
-    digest, pending = sha256(), [Path(f"{script}.py")]
-    seen = {Path("rank_increase", f"{module}.py") for module in without}
-    while pending:
-        path = pending.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        tree = ast.parse((SCRIPTS / path).read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rank_increase."):
-                pending.append(Path(*node.module.split(".")).with_suffix(".py"))
-            elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        digest.update(ast.unparse(tree).encode())
-    return digest.hexdigest()[:12]
-
-
-def folder_digest(folder):
-    """Hash of the files in a folder of workflow/; 12 hexadecimal digits, a parameter of rules that read them."""
-    digest = sha256()
-    for path in sorted((SCRIPTS.parent / folder).iterdir()):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
