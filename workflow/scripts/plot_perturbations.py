@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.plotting import (
+    NothingToDraw,
     add_stage_bar,
     add_window_legend,
     draw_window,
@@ -12,6 +13,7 @@ from rank_increase.plotting import (
     note_window,
     paper_style,
     save_figure,
+    says_what_is_missing,
 )
 from rank_increase.tables import read_table
 from rank_increase.windows import Window
@@ -20,11 +22,17 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(perturbations, stages, pdf, png, *, assumption, seed, movement, follow, dpi, provenance):
     """Draw every run; those whose path moves by more than `movement` in a time of `follow` are marked."""
     table = read_table(perturbations, filters=[("assumption", "==", assumption), ("seed", "==", seed)])
     stages = read_table(stages, filters=[("seed", "==", seed)])
     runs, plateau = [run for _, run in table.groupby("run")], assumption == "plateaus"
+    if not runs:
+        raise NothingToDraw(
+            f"No run was perturbed ({assumption}, seed {seed}): within the time of the run, no weight passed"
+            " `assumptions.threshold` and then became active, followed by another."
+        )
     with paper_style():
         figure, axes = new_panels(len(runs), 2, 1.65 * len(runs) + 0.7)
         for panels, choices in zip(axes, runs, strict=True):

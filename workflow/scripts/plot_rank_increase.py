@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rank_increase.jobs import start_job
 from rank_increase.plotting import (
     PRODUCT_LABELS,
+    NothingToDraw,
     draw_losses,
     draw_products,
     entry_colors,
@@ -16,6 +17,7 @@ from rank_increase.plotting import (
     read_products,
     row_label,
     save_figure,
+    says_what_is_missing,
 )
 from rank_increase.tables import read_table
 
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(trajectory, stages, pdf, png, *, rows, seed, dpi, provenance):
     """Draw a row for each dict of `rows`, with keys `structure`, `alpha`, `weights`, `teacher`."""
+    if not rows:
+        raise NothingToDraw(f"The study has no run to show here with seed {seed}.")
     stages = read_table(stages, filters=[("seed", "==", seed)])
     with paper_style():
         figure, axes = new_panels(len(rows), 3, 1.95 * len(rows))

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from rank_increase.plotting import PRODUCT_LABELS, new_panels
+from rank_increase.plotting import PRODUCT_LABELS, NothingToDraw, new_panels
 from rank_increase.tables import read_table
 
 INITIAL = {"color": "#c00000", "lw": 1.6, "zorder": 3, "label": "initial product"}
@@ -35,13 +35,13 @@ def read_runs(path, columns, **wanted):
 
     Raises
     ------
-    ValueError
+    NothingToDraw
         If there is no such row.
     """
     filters = [(key, "in" if isinstance(value, list) else "==", value) for key, value in wanted.items()]
     rows = read_table(path, columns=["epoch", "layer", "head", "product", *columns], filters=filters)
     if rows.empty:
-        raise ValueError(f"{path} has no rows with {', '.join(f'{key} {value}' for key, value in wanted.items())}")
+        raise NothingToDraw(f"{path} has no rows with {', '.join(f'{key} {value}' for key, value in wanted.items())}.")
     return rows
 
 
