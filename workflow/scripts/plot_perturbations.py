@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.plotting import (
-    NothingToDraw,
     add_stage_bar,
     add_window_legend,
     draw_window,
@@ -12,6 +11,7 @@ from rank_increase.plotting import (
     new_panels,
     note_window,
     paper_style,
+    read_perturbed_runs,
     save_figure,
     says_what_is_missing,
 )
@@ -25,14 +25,9 @@ if TYPE_CHECKING:
 @says_what_is_missing
 def main(perturbations, stages, pdf, png, *, assumption, seed, movement, follow, dpi, provenance):
     """Draw every run; those whose path moves by more than `movement` in a time of `follow` are marked."""
-    table = read_table(perturbations, filters=[("assumption", "==", assumption), ("seed", "==", seed)])
+    runs = read_perturbed_runs(perturbations, assumption, seed)
     stages = read_table(stages, filters=[("seed", "==", seed)])
-    runs, plateau = [run for _, run in table.groupby("run")], assumption == "plateaus"
-    if not runs:
-        raise NothingToDraw(
-            f"No run was perturbed ({assumption}, seed {seed}): within the time of the run, no weight passed"
-            " `assumptions.threshold` and then became active, followed by another."
-        )
+    plateau = assumption == "plateaus"
     with paper_style():
         figure, axes = new_panels(len(runs), 2, 1.65 * len(runs) + 0.7)
         for panels, choices in zip(axes, runs, strict=True):

@@ -174,9 +174,26 @@ def _read_runs(path, columns, structure, alphas, seed, filters=()):
     missing = [alpha for alpha in alphas or () if alpha not in found]
     if missing or rows.empty:
         raise NothingToDraw(
-            f"{path} has no run of structure {structure!r} with seed {seed} and alpha {', '.join(missing) or 'any'}."
+            f"{path} has no run of structure {structure!r} with seed {seed} and alpha {', '.join(missing) or 'any'}"
         )
     return rows
+
+
+def read_perturbed_runs(path, assumption, seed):
+    """Runs of the table "perturbations" that test an assumption on one problem; a list of pandas.DataFrame.
+
+    Raises
+    ------
+    NothingToDraw
+        If there is none: with Assumption 4.4, the flow may come to no moment at which to perturb.
+    """
+    table = read_table(path, filters=[("assumption", "==", assumption), ("seed", "==", seed)])
+    if table.empty:
+        raise NothingToDraw(
+            f"No run was perturbed ({assumption}, seed {seed}): within the time of the run, no weight passed"
+            " `assumptions.threshold` and then became active, followed by another."
+        )
+    return [run for _, run in table.groupby("run")]
 
 
 def alpha_colors(alphas):

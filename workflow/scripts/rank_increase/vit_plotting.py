@@ -41,7 +41,7 @@ def read_runs(path, columns, **wanted):
     filters = [(key, "in" if isinstance(value, list) else "==", value) for key, value in wanted.items()]
     rows = read_table(path, columns=["epoch", "layer", "head", "product", *columns], filters=filters)
     if rows.empty:
-        raise NothingToDraw(f"{path} has no rows with {', '.join(f'{key} {value}' for key, value in wanted.items())}.")
+        raise NothingToDraw(f"{path} has no rows with {', '.join(f'{key} {value}' for key, value in wanted.items())}")
     return rows
 
 
