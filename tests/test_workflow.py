@@ -282,7 +282,7 @@ def test_a_file_in_place_of_the_data_is_one_sentence_on_the_terminal(tree, tmp_p
 def test_figures_without_data_say_so_and_stop_nothing(tree, tmp_path):
     # In so short a time no weight passes any threshold, and Algorithm 1 activates nothing.
     (tmp_path / "short.yaml").write_text("study: short\ntoy: {max_time: 1}\n")
-    figures = ["fig02", "fig07", "fig09", "fig10", "fig_limit", "fig_stage_times"]
+    figures = ["fig09", "fig10", "fig_stage_times"]
     run = snakemake(tree, tmp_path, *figures, config=(TINY, tmp_path / "short.yaml"))
     assert run.returncode == 0, run.stderr
     results = tmp_path / "results/short"

@@ -31,16 +31,17 @@ def read_runs(path, columns, **wanted):
     path : str
     columns : list of str
     wanted : dict
-        Column -> the value that rows must have, or a list of such values.
+        Column -> the value that rows must have, or a list of such values, for a column asked for.
 
     Raises
     ------
     NothingToDraw
-        If there is no such row.
+        If there is no such row, or none with one of the values of a list.
     """
     filters = [(key, "in" if isinstance(value, list) else "==", value) for key, value in wanted.items()]
     rows = read_table(path, columns=["epoch", "layer", "head", "product", *columns], filters=filters)
-    if rows.empty:
+    missing = {key: set(value) - set(rows[key]) for key, value in wanted.items() if isinstance(value, list)}
+    if rows.empty or any(missing.values()):
         raise NothingToDraw(f"{path} has no rows with {', '.join(f'{key} {value}' for key, value in wanted.items())}")
     return rows
 
