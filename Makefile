@@ -8,15 +8,20 @@ OUTPUT ?= results/benchmarks
 UV_VERSION := 0.9.30
 
 # config/config.yaml is the demo and is always read; any other study is laid over it.
-CONFIG := $(if $(filter demo,$(STUDY)),,--configfile config/$(STUDY).yaml)
+CONFIGFILE := config/$(if $(filter demo,$(STUDY)),config,$(STUDY)).yaml
+CONFIG := $(if $(filter demo,$(STUDY)),,--configfile $(CONFIGFILE))
+
+# Runs a command of Snakemake without its own messages, and shows them if it fails: `--quiet all` would hide the reason too.
+quietly = messages=$$(mktemp); $(1) 2> $$messages; status=$$?; \
+	[ $$status = 0 ] || grep -v '^Missing metadata' $$messages >&2; rm $$messages; exit $$status
 
 # Not plain sh: with the default shell, make 3.81 (macOS) looks commands up on its own PATH, not on the one set here.
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env plan status report publish readme cancel clean-scratch clean-snapshots test test-slow test-slurm bench lint lock clean help
+.PHONY: all env study plan status report publish readme cancel clean-scratch clean-snapshots test test-slow test-slurm bench lint lock clean help
 
-all: env ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
+all: study ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
 
 env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
@@ -36,23 +41,27 @@ env: .venv/.installed ## install the environment into .venv (PYTHON=python3)
 	@.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python -r envs/requirements.txt
 	@rm .venv/.installing && touch $@
 
-plan: env ## print what a study will cost: jobs, GPU-hours, disk (STUDY=paper)
-	@snakemake plan --cores 1 --quiet all --nolock $(CONFIG)
+study: env
+	@PYTHONPATH=workflow/scripts python -m rank_increase.configuration '$(CONFIGFILE)'
 
-status: env ## print how far a study has come, also while it runs (STUDY=paper)
-	@snakemake status --cores 1 --quiet all --nolock $(CONFIG)
+plan: study ## print what a study will cost: jobs, GPU-hours, disk (STUDY=paper)
+	@$(call quietly,snakemake plan --cores 1 --nolock $(CONFIG))
 
-clean-scratch: env ## delete what runs keep to go on from, of finished runs
-	@snakemake clean_scratch --cores 1 --quiet all $(CONFIG)
+status: study ## print how far a study has come, also while it runs (STUDY=paper)
+	@$(call quietly,snakemake status --cores 1 --nolock $(CONFIG))
 
-clean-snapshots: env ## delete that and the weights of runs whose spectra are there: a new measure would train anew
-	@snakemake clean_snapshots --cores 1 --quiet all $(CONFIG)
+clean-scratch: study ## delete what runs keep to go on from, of finished runs
+	@$(call quietly,snakemake clean_scratch --cores 1 $(CONFIG))
 
-report: env ## write claims, figures, configuration, rule graph and run times of a finished study to one page (STUDY=demo)
-	snakemake --cores 1 --quiet all --nolock $(CONFIG) --report results/$(STUDY)/report.html
+clean-snapshots: study ## delete that and the weights of runs whose spectra are there: a new measure would train anew
+	@$(call quietly,snakemake clean_snapshots --cores 1 $(CONFIG))
+
+report: study ## write claims, figures, configuration, rule graph and run times of a finished study to one page (STUDY=demo)
+	@($(call quietly,snakemake --cores 1 --nolock $(CONFIG) --report results/$(STUDY)/report.html)) || \
+		{ echo 'A report is made of a finished study: `make STUDY=$(STUDY)` first.' >&2; exit 1; }
 	@echo "Report in $(CURDIR)/results/$(STUDY)/report.html"
 
-publish: env ## copy tables, figures and claims of a study to results/published (STUDY=demo)
+publish: study ## copy tables, figures and claims of a study to results/published (STUDY=demo)
 	snakemake --cores 1 publish $(CONFIG)
 
 readme: env ## put the numbers of results/published into README.md
@@ -63,7 +72,7 @@ cancel: ## after a controller has died: cancel the SLURM jobs of this folder and
 	@squeue --me --noheader --format='%A|%Z' | awk -F '|' -v folder='$(DIRECTORY)' '$$2 == folder {print $$1}' | \
 		xargs --no-run-if-empty scancel
 	@while squeue --me --noheader --format='|%Z|' | grep --quiet --fixed-strings '|$(DIRECTORY)|'; do sleep 1; done
-	@snakemake --unlock --quiet all --directory '$(DIRECTORY)'
+	@$(call quietly,snakemake --unlock --directory '$(DIRECTORY)')
 
 test: env ## run the tests
 	pytest

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.common.configfile import load_configfile
 
 from rank_increase import configuration
 from rank_increase.configuration import (
     ConfigError,
     check_config,
+    check_data_dir,
+    check_demo,
     check_folder,
+    read_config,
     toy_runs,
 )
 
@@ -82,10 +86,10 @@ def test_every_level_of_the_schema_is_described_and_closed(path, schema):
     assert schema.get("description"), "without it the sentence about a mistake has no end"
     if schema.get("type") == "object" and "properties" in schema:
         assert schema["additionalProperties"] is False
-        if path != "config.datasets[additionalProperties]":  # whose keys depend on the source: SOURCE_KEYS
+        if path == "config.figures.vit.datasets":  # a study need not draw every figure
+            assert "required" not in schema
+        elif path != "config.datasets[additionalProperties]":  # whose keys depend on the source: SOURCE_KEYS
             assert sorted(schema["required"]) == sorted(schema["properties"])
-    elif "patternProperties" in schema:
-        assert schema["additionalProperties"] is False
     elif schema.get("type") == "object":
         assert isinstance(schema["additionalProperties"], dict)
         assert "propertyNames" in schema
@@ -155,6 +159,87 @@ MISTAKES = {
     "study that leads out": (
         put("study", ".."),
         'config: `study` is \'..\', but must be a name of letters, digits, "_" and "-" only.',
+    ),
+    "study of 300 letters": (
+        put("study", "a" * 300),
+        "config: `study` has 300 characters, of which 64 are allowed.",
+    ),
+    "study of the published results": (
+        put("study", "published"),
+        "config: `study` is 'published', but results/published is no study's: choose another name.",
+    ),
+    "study of the benchmarks, where upper case does not count": (
+        put("study", "Benchmarks"),
+        "config: `study` is 'Benchmarks', but results/Benchmarks is no study's: choose another name.",
+    ),
+    "dataset of 300 letters": (
+        put("figures", "vit", "datasets", "fig01", ["a" * 300]),
+        "config: `figures.vit.datasets.fig01[0]` has 300 characters, of which 64 are allowed.",
+    ),
+    "alpha of 300 digits": (
+        put("assumptions", "alpha", "0." + 300 * "0" + "1"),
+        "config: `assumptions.alpha` has 303 characters, of which 24 are allowed.",
+    ),
+    "exponent that no library takes": (
+        put("assumptions", "alpha", "1e-99999999999999"),
+        f"config: `assumptions.alpha` is '1e-99999999999999', but {ALPHA}",
+    ),
+    "seed that no generator takes": (
+        put("assumptions", "seeds", [99, 2**32]),
+        "config: `assumptions.seeds[1]` is 4294967296, but must be a whole number from 0 to 4294967295.",
+    ),
+    "number that no float holds": (
+        put("toy", "step", 10**400),
+        f"config: `toy.step` is 1{400 * '0'}, but must be a positive number; YAML wants 1.0e-3 rather than 1e-3.",
+    ),
+    "figure misspelt": (
+        put("figures", "vit", "datasets", "fig3", ["digits"]),
+        "config: unknown key `figures.vit.datasets.fig3`; did you mean `fig03`?",
+    ),
+    "figure like no other": (
+        put("figures", "vit", "datasets", "loss", ["digits"]),
+        "config: unknown key `figures.vit.datasets.loss`; known here: fig01, fig03, fig04, fig05, fig11, fig12, fig13,"
+        " fig14, fig15, fig16.",
+    ),
+    "figure that is a number": (
+        put("figures", "vit", "datasets", 3, ["digits"]),
+        "config: unknown key `figures.vit.datasets.3`; known here: fig01, fig03, fig04, fig05, fig11, fig12, fig13,"
+        " fig14, fig15, fig16.",
+    ),
+    "one alpha written in two ways in a line": (
+        put("toy", "runs", 1, "alphas", ["1e-8", "0.1", "0.10"]),
+        "config: `toy.runs` has '0.1' and '0.10', one number: write it in one way.",
+    ),
+    "one alpha written in two ways in two lines": (
+        put("toy", "runs", 4, "alphas", ["1e-2"]),
+        "config: `toy.runs` has '0.01' and '1e-2', one number: write it in one way.",
+    ),
+    "one tiny alpha written in two ways": (
+        put("toy", "runs", 1, "alphas", ["10e-3001"]),
+        "config: `toy.runs` has '1e-3000' and '10e-3001', one number: write it in one way.",
+    ),
+    "init scale written in two ways": (
+        put("vit", "runs", 0, "alphas", ["0.1", "0.3", "1", "1.0"]),
+        "config: `vit.runs` has '1' and '1.0', one number: write it in one way.",
+    ),
+    "more dimensions than memory": (
+        put("toy", "dim", 10**9),
+        "config: a run of `toy` would take 64,000,208,096.0 GB of memory or more, of which no node has above 1,000.0"
+        " GB: lower `samples`, `tokens`, `dim` or `points`.",
+    ),
+    "more points than memory": (
+        put("toy", "points", 10**9),
+        "config: a run of `toy` would take 4,800.0 GB of memory or more, of which no node has above 1,000.0 GB: lower"
+        " `samples`, `tokens`, `dim` or `points`.",
+    ),
+    "model larger than its memory": (
+        put("vit", "models", "digits", "dim", 10**9),
+        "config: the model `vit.models.digits` takes 18,432.0 GB of memory to train, and `vit.hardware.digits.mem_mb`"
+        " asks for 2.0 GB: make the one smaller or the other larger.",
+    ),
+    "figure with too many pixels": (
+        put("figures", "dpi", 100000),
+        "config: `figures.dpi` is 100000, but must be a whole number from 30 to 1200.",
     ),
     "structure with a slash": (
         put("toy", "structures", "a/b", {"weights": "full", "teacher": "dense", "method": "gd"}),
@@ -285,6 +370,95 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(configuration.os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(ConfigError, match=rf"^no permission to write to {tmp_path}/results: choose another folder"):
         check_folder(tmp_path / "results" / "study")
+
+
+def test_data_may_be_read_only_and_need_not_be_there_yet(tmp_path, monkeypatch):
+    monkeypatch.setattr(configuration.os, "access", lambda path, mode: False)
+    check_data_dir(tmp_path)
+    check_data_dir(str(tmp_path / "new" / "folder"))
+
+
+@pytest.mark.parametrize("below", ["", "/digits"])
+def test_a_file_in_place_of_the_data_is_named(tmp_path, below):
+    file = tmp_path / "data.tar"
+    file.touch()
+    with pytest.raises(ConfigError) as caught:
+        check_data_dir(f"{file}{below}")
+    assert str(caught.value) == f"config: `data_dir` is '{file}{below}', but {file} is a file: name a folder."
+
+
+@pytest.mark.parametrize("name", ["demo", "Demo"])
+def test_the_demo_is_its_own_configuration_and_no_other(config, name):
+    check_demo(deepcopy(config), config)
+    other = deepcopy(config)
+    other["study"], other["figures"]["dpi"] = name, 300
+    with pytest.raises(ConfigError, match="^config: the study 'demo' is what config/config.yaml says and nothing else"):
+        check_demo(other, config)
+    other["study"] = "mine"
+    check_demo(other, config)
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("config/*.yaml"), ROOT / "tests/data/tiny.yaml"], ids=lambda path: path.name
+)
+def test_a_config_file_is_read_as_snakemake_reads_it(path):
+    assert read_config(path) == load_configfile(path)
+
+
+FILES = {
+    "UTF-16": ("study: mine\n".encode("utf-16"), "is not text in UTF-8: save it as UTF-8."),
+    "UTF-16 without a mark": (
+        "study: mine\n".encode("utf-16-le"),
+        "is not YAML: control characters are not allowed.",
+    ),
+    "Latin-1": ("# für mich\nstudy: mine\n".encode("latin-1"), "is not text in UTF-8: save it as UTF-8."),
+    "tabs": (b"study: mine\ntoy:\n\tdim: 3\n", "is not YAML: line 3: indent with spaces instead of tabs."),
+    "tab behind spaces": (
+        b"study: mine\ntoy:\n  dim: 3\n \ttokens: 3\n",
+        "is not YAML: line 4: indent with spaces instead of tabs.",
+    ),
+    "open bracket": (
+        b"study: [mine\n",
+        "is not YAML: line 2: did not find expected ',' or ']'.",
+    ),
+    "key that is a list": (b"[study]: mine\n", "is not YAML: line 1: found unhashable key."),
+    "empty": (b"# study: mine\n", "has no keys: it needs at least `study: NAME`."),
+    "list": (b"- study: mine\n", "has no keys: it needs at least `study: NAME`."),
+    "key twice": (b"study: mine\ntoy: {}\nstudy: yours\n", "has the key `study` twice, in lines 1 and 3."),
+    "key twice in a section": (
+        b"study: mine\ntoy:\n  dim: 5\n  'dim': 6\n",
+        "has the key `dim` twice, in lines 3 and 4.",
+    ),
+    "key twice in a list": (
+        b"toy:\n  runs:\n    - {structure: full, seeds: [0], seeds: [1]}\n",
+        "has the key `seeds` twice, in lines 3 and 3.",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", FILES)
+def test_a_file_that_is_no_configuration_gives_one_sentence(tmp_path, mistake):
+    content, sentence = FILES[mistake]
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        read_config(file)
+    assert str(caught.value) == f"{file} {sentence}"
+
+
+def test_a_key_may_be_in_several_sections_and_in_several_entries_of_a_list(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("a: {x: 1, 1: 2}\nb: {x: 1, '1': 2}\nc: [{x: 1}, {x: 2}]\n")
+    assert read_config(file) == {"a": {"x": 1, 1: 2}, "b": {"x": 1, "1": 2}, "c": [{"x": 1}, {"x": 2}]}
+
+
+def test_where_there_is_no_config_file_those_there_are_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nosuch.yaml; studies in .*/config: demo, laptop, paper\.$"):
+        read_config(ROOT / "config" / "nosuch.yaml")
+    with pytest.raises(ConfigError, match=r"nosuch.yaml; studies in .*: none\.$"):
+        read_config(tmp_path / "nosuch.yaml")
+    with pytest.raises(ConfigError, match=r" cannot be read: Is a directory\.$"):
+        read_config(tmp_path)
 
 
 def imports(path):

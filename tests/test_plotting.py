@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import matplotlib
@@ -16,11 +17,13 @@ import plot_losses
 import plot_perturbations
 import plot_rank_increase
 import plot_stage_times
+from rank_increase import plotting
 from rank_increase.notation import sort_alphas
 from rank_increase.plotting import (
     INACTIVE,
     MARK_SHADE,
     LimitLoss,
+    NothingToDraw,
     alpha_colors,
     draw_limit,
     draw_limit_distance,
@@ -37,6 +40,7 @@ from rank_increase.plotting import (
     read_losses,
     read_products,
     save_figure,
+    says_what_is_missing,
     stage_note,
     stage_scale,
     zoom_on_fall,
@@ -154,6 +158,80 @@ def test_the_same_figure_gives_the_same_bytes_and_says_where_it_comes_from(tmp_p
         assert (json.loads(png.text["provenance"]), png.size) == (provenance, (325, 100))
 
 
+@pytest.fixture
+def sentence_of(monkeypatch):
+    """What a figure says where it shows nothing else."""
+    saved = []
+    monkeypatch.setattr(plotting, "save_figure", lambda figure, **options: saved.append((figure, options)))
+
+    def call(main, *arguments, **options):
+        main(*arguments, **options)
+        [(figure, files)] = saved
+        assert files == {"pdf": "a.pdf", "png": "a.png", "dpi": 50, "provenance": {"rule": "fig10"}}
+        [text] = figure.texts
+        assert not figure.axes
+        return text.get_text().replace("\n", " ")
+
+    return call
+
+
+FILES = {"pdf": "a.pdf", "png": "a.png", "dpi": 50, "provenance": {"rule": "fig10"}}
+
+
+def test_a_figure_without_data_says_what_is_missing(written, sentence_of):
+    rows = perturbation([0.0, 1.0], [0.1, 1.0], run=0, assumption="plateaus", seed=0, noise_on="support")
+    tables = written("perturbations", rows), written("stages", STAGES)
+    options = {"assumption": "activations", "seed": 0, "movement": 0.05, "follow": 5.0}
+    said = sentence_of(plot_perturbations.main, *tables, **options, **FILES)
+    assert said == (
+        "No run was perturbed (activations, seed 0): within the time of the run, no weight passed"
+        " `assumptions.threshold` and then became active, followed by another."
+    )
+
+
+def test_a_figure_without_stages_says_so(written, sentence_of, theorem):
+    said = sentence_of(plot_stage_times.main, written("theorem", theorem[:0]), max_time=20.0, **FILES)
+    assert said == "Algorithm 1 activates no coordinate before rescaled time 20."
+
+
+def test_a_figure_of_a_run_that_is_not_there_says_so_in_both_files(written, tmp_path):
+    table = written("trajectory", trajectory(diagonal="0.1"))
+    for name, alphas in (("there", ["0.1"]), ("missing", ["0.1", "1e-4"]), ("again", ["0.1", "1e-4"])):
+        files = tmp_path / f"{name}.pdf", tmp_path / f"{name}.png"
+        plot_losses.main(table, *files, alphas=alphas, seed=0, dpi=100, provenance={"rule": "fig06"})
+    for suffix in ("pdf", "png"):
+        there, missing, again = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("there", "missing", "again"))
+        assert there != missing == again and b"fig06" in missing
+    with Image.open(tmp_path / "missing.png") as image:
+        assert image.size == (650, 150)
+        assert np.unique(np.array(image.convert("L"))).size > 2  # not blank
+
+
+@pytest.mark.parametrize("text", ["costs $5 and $6", r"\frac{", "x" * 500])
+def test_any_sentence_can_be_shown(tmp_path, text):
+    @says_what_is_missing
+    def main(table, pdf, png, *, dpi, provenance):
+        raise NothingToDraw(text)
+
+    main("table", tmp_path / "a.pdf", tmp_path / "a.png", dpi=50, provenance={})
+    assert (tmp_path / "a.pdf").exists() and (tmp_path / "a.png").exists()
+
+
+def test_other_errors_of_a_figure_stay_errors(tmp_path):
+    @says_what_is_missing
+    def main(pdf, png, *, dpi, provenance):
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        main(tmp_path / "a.pdf", tmp_path / "a.png", dpi=50, provenance={})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in Path(plot_entries.__file__).parent.glob("plot_*.py")))
+def test_every_figure_can_say_what_is_missing(script):
+    assert hasattr(import_module(script).main, "__wrapped__")
+
+
 def test_figure_jobs_import_no_slow_package():
     scripts = Path(plot_entries.__file__).parent
     names = [path.stem for path in scripts.glob("plot_*.py")]
@@ -240,6 +318,12 @@ def test_a_window_is_measured_in_the_largest_difference_over_entries():
     assert (window.movement, window.final_speed) == (1.0, 0.0)
     on_support = Window.of(perturbation(reference, reference + np.linspace(0.2, 0.1, 11), step=0.5))
     assert window.distances(on_support) == "distance 0.400 to 0.100, ratio 0.25 (support: 0.50)"
+
+
+def test_a_window_that_was_not_perturbed_says_so():
+    still, moved = (Window.of(perturbation([1.0, 1.0], [1.0 + shift] * 2)) for shift in (0.0, 0.1))
+    assert still.distances(still) == "not perturbed: no weight is active or above the threshold"
+    assert moved.distances(still) == "distance 0.100 to 0.100, ratio 1.00 (support: not perturbed)"
 
 
 def test_the_final_speed_is_that_of_the_last_tenth_per_unit_of_time():

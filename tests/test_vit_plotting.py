@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from PIL import Image
 
 import plot_head_spectra
 import plot_perturbation
@@ -13,6 +14,7 @@ import plot_singular_values
 import plot_stable_ranks
 import plot_stages
 from rank_increase.notation import PRODUCTS
+from rank_increase.plotting import NothingToDraw
 from rank_increase.spectra import BASELINES as BASELINES_OF_TABLE
 from rank_increase.spectra import rank_measures
 from rank_increase.tables import SCHEMAS, write_table
@@ -353,6 +355,30 @@ def test_figure_12_shows_every_layer(draw, tables):
         assert titled(panel, "layer") == {"layer": layer}
         expect_rank_increase(panel, layer)
     assert legend == [f"${label}$" for label in LABELS.values()] + [EQUAL_NORM, OF_FACTORS]
+
+
+def test_one_of_several_runs_that_is_not_there_is_missed(tables):
+    with pytest.raises(NothingToDraw, match=r"has no rows with alpha \['1', '2'\]"):
+        read_runs(tables[0], ["alpha", "stable_rank"], alpha=["1", "2"])
+
+
+def test_a_figure_of_a_run_that_is_not_there_says_so(tables, tmp_path):
+    spectra, baselines = tables
+    one = {"seed": 0, "draw": 0, "name": "Digits"}
+    calls = {
+        "fig01": (plot_head_spectra, [[spectra], [baselines]], {"layers": [1], "names": ["A"], "alpha": "2"}),
+        "fig03": (plot_singular_values, [spectra], {**one, "layers": [1], "alphas": ["1", "2"]}),
+        "fig05": (plot_perturbation, tables, {**one, "layers": [0, 1], "alpha": "2"}),
+        "fig11": (plot_stages, tables, {**one, "layers": [0, 2, 4], "alpha": "2"}),
+        "fig12": (plot_stable_ranks, tables, {"alpha": "2", "seed": 0, "name": "Digits"}),
+    }
+    calls["fig01"][2].update(seed=0, draw=0)
+    for figure, (script, inputs, options) in calls.items():
+        pdf, png = tmp_path / f"{figure}.pdf", tmp_path / f"{figure}.png"
+        script.main(*inputs, pdf, png, **options, dpi=100, provenance={})
+        assert pdf.exists()
+        with Image.open(png) as image:
+            assert image.size == (650, 150)
 
 
 def test_every_figure_is_drawn_from_the_tables(tables, tmp_path):

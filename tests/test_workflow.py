@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from snakemake.cli import parse_args
 
 from rank_increase.algorithm1 import stages
 from rank_increase.flow import diagonal_run
@@ -282,6 +283,66 @@ def test_a_mistake_in_the_configuration_is_one_sentence_on_the_terminal(tree, tm
     (tmp_path / "wrong.yaml").write_text("toy: {samplez: 30}\n")
     run = snakemake(tree, tmp_path, "-n", config=(TINY, tmp_path / "wrong.yaml"))
     assert sentence(run) == ["config: unknown key `toy.samplez`; did you mean `samples`?"]
+
+
+DEMO = (
+    "config: the study 'demo' is what config/config.yaml says and nothing else: give yours a name, `study: NAME` in the"
+    " file that --configfile names, or --config study=NAME."
+)
+
+
+@pytest.mark.parametrize("given", ["study: demo\nfigures: {dpi: 300}\n", "figures: {dpi: 300}\n"])
+def test_another_configuration_does_not_overwrite_the_demo(tree, tmp_path, given):
+    (tmp_path / "mine.yaml").write_text(given)
+    assert sentence(snakemake(tree, tmp_path, "-n", config=[tmp_path / "mine.yaml"])) == [DEMO]
+    assert sentence(snakemake(tree, tmp_path, "-n", "--config", "figures={dpi: 300}", config=())) == [DEMO]
+    assert planned(snakemake(tree, tmp_path, "-n", "fig06", "--config", "study=mine", config=[tmp_path / "mine.yaml"]))
+    assert planned(snakemake(tree, tmp_path, "-n", "fig06", config=[tree / "config/config.yaml"]))
+
+
+def test_a_key_that_a_file_has_twice_is_one_sentence_on_the_terminal(tree, tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("toy: {samples: 30, samples: 40}\n")
+    run = snakemake(tree, tmp_path, "-n", config=(TINY, file))
+    assert sentence(run) == [f"{file} has the key `samples` twice, in lines 1 and 1."]
+
+
+def test_a_file_in_place_of_the_data_is_one_sentence_on_the_terminal(tree, tmp_path):
+    file = tmp_path / "data"
+    file.touch()
+    run = snakemake(tree, tmp_path, "-n", "--config", f"data_dir={file}")
+    assert sentence(run) == [f"config: `data_dir` is '{file}', but {file} is a file: name a folder."]
+
+
+def test_figures_without_data_say_so_and_stop_nothing(tree, tmp_path):
+    # In so short a time no weight passes any threshold, and Algorithm 1 activates nothing.
+    (tmp_path / "short.yaml").write_text("study: short\ntoy: {max_time: 1}\n")
+    figures = ["fig09", "fig10", "fig_stage_times"]
+    run = snakemake(tree, tmp_path, *figures, config=(TINY, tmp_path / "short.yaml"))
+    assert run.returncode == 0, run.stderr
+    results = tmp_path / "results/short"
+    assert {path.stem for path in (results / "figures").glob("*.png")} == set(figures)
+    assert {path.stem for path in (results / "figures").glob("*.pdf")} == set(figures)
+    said = {figure: (results / f"logs/{figure}.log").read_text() for figure in figures}
+    assert {figure for figure in figures if "nothing to draw" in said[figure]} == {"fig10", "fig_stage_times"}
+    assert "nothing to draw: No run was perturbed (activations, seed 99)" in said["fig10"]
+    assert "nothing to draw: Algorithm 1 activates no coordinate before" in said["fig_stage_times"]
+
+
+def test_a_job_that_fails_stops_nothing_but_what_needs_it(tree, tmp_path):
+    (tmp_path / "lost.yaml").write_text("datasets: {lost: {source: image_folder, path: nowhere, size: 8}}\n")
+    lost = "results/tiny/datasets/lost/manifest.json"
+    run = snakemake(tree, tmp_path, lost, "fig06", "--prioritize", lost, config=(TINY, tmp_path / "lost.yaml"))
+    assert run.returncode == 1
+    assert "FAILED: prepare_dataset" in run.stdout + run.stderr
+    assert (tmp_path / "results/tiny/figures/fig06.png").exists()
+
+
+@pytest.mark.parametrize("profiles", [[], ["--profile", "slurm"]])
+def test_every_profile_keeps_going(monkeypatch, profiles):
+    monkeypatch.chdir(ROOT)
+    _, options = parse_args(profiles)
+    assert options.keep_going and options.rerun_incomplete
 
 
 def test_a_folder_without_permission_is_one_sentence_on_the_terminal(tree, tmp_path):

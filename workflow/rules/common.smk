@@ -8,7 +8,10 @@ sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 from rank_increase.configuration import (
     ConfigError,
     check_config,
+    check_data_dir,
+    check_demo,
     check_folder,
+    read_config,
     toy_runs,
     vit_runs,
 )
@@ -16,8 +19,13 @@ from rank_increase.digest import folder_digest, library_digest
 from rank_increase.failures import describe_failures
 
 try:
+    check_demo(config, read_config(f"{workflow.basedir}/config/config.yaml"))
+    for configfile in workflow.overwrite_configfiles:
+        read_config(configfile)  # Snakemake has read it, and takes the last of two equal keys
     check_config(config)
     check_folder(f"results/{config['study']}")
+    if config["data_dir"]:
+        check_data_dir(os.path.expanduser(config["data_dir"]))
 except ConfigError as error:
     sys.exit(str(error))  # one sentence, where an exception would come with places in this file
 

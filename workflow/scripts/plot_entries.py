@@ -14,6 +14,7 @@ from rank_increase.plotting import (
     paper_style,
     read_products,
     save_figure,
+    says_what_is_missing,
 )
 from rank_increase.tables import read_table
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(trajectory, stages, pdf, png, *, product, alphas, seed, dpi, provenance):
     """Draw a panel for each of `alphas`, two in a row, in this order."""
     runs = read_products(trajectory, "diagonal", alphas, seed)

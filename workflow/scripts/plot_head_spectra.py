@@ -4,7 +4,7 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
-from rank_increase.plotting import paper_style, save_figure
+from rank_increase.plotting import paper_style, save_figure, says_what_is_missing
 from rank_increase.vit_plotting import (
     NORMALIZED,
     choose_heads,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(spectra, baselines, pdf, png, *, names, layers, draw, alpha, seed, dpi, provenance):
     """Draw a panel for each file of `spectra` and of `baselines`, of datasets called `names`."""
     with paper_style():

@@ -13,6 +13,7 @@ from rank_increase.plotting import (
     paper_style,
     read_losses,
     save_figure,
+    says_what_is_missing,
     zoom_on_fall,
 )
 from rank_increase.tables import read_table
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(trajectory, stages, pdf, png, *, seed, dpi, provenance):
     """Draw the losses of all alphas over their limit, and their distance from it."""
     losses = read_losses(trajectory, "diagonal", None, seed)

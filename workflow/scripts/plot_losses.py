@@ -3,12 +3,21 @@
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
-from rank_increase.plotting import alpha_colors, draw_losses, new_panels, paper_style, read_losses, save_figure
+from rank_increase.plotting import (
+    alpha_colors,
+    draw_losses,
+    new_panels,
+    paper_style,
+    read_losses,
+    save_figure,
+    says_what_is_missing,
+)
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(trajectory, pdf, png, *, alphas, seed, dpi, provenance):
     """Draw the losses of the diagonal structure."""
     losses = read_losses(trajectory, "diagonal", alphas, seed)

@@ -4,7 +4,7 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
-from rank_increase.plotting import PRODUCT_LABELS, paper_style, save_figure
+from rank_increase.plotting import PRODUCT_LABELS, paper_style, save_figure, says_what_is_missing
 from rank_increase.vit_plotting import (
     add_legend,
     choose_heads,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(spectra, baselines, pdf, png, *, name, layers, draw, alpha, seed, dpi, provenance):
     """Draw a panel for each of some heads, in different layers as far as there are enough."""
     rows = read_head_spectra(spectra, baselines, product="KQ", alpha=alpha, seed=seed)

@@ -11,7 +11,9 @@ from rank_increase.plotting import (
     new_panels,
     note_window,
     paper_style,
+    read_perturbed_runs,
     save_figure,
+    says_what_is_missing,
 )
 from rank_increase.tables import read_table
 from rank_increase.windows import Window
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(perturbations, stages, pdf, png, *, assumption, seed, movement, follow, dpi, provenance):
     """Draw every run; those whose path moves by more than `movement` in a time of `follow` are marked."""
-    table = read_table(perturbations, filters=[("assumption", "==", assumption), ("seed", "==", seed)])
+    runs = read_perturbed_runs(perturbations, assumption, seed)
     stages = read_table(stages, filters=[("seed", "==", seed)])
-    runs, plateau = [run for _, run in table.groupby("run")], assumption == "plateaus"
+    plateau = assumption == "plateaus"
     with paper_style():
         figure, axes = new_panels(len(runs), 2, 1.65 * len(runs) + 0.7)
         for panels, choices in zip(axes, runs, strict=True):

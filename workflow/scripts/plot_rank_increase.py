@@ -16,6 +16,7 @@ from rank_increase.plotting import (
     read_products,
     row_label,
     save_figure,
+    says_what_is_missing,
 )
 from rank_increase.tables import read_table
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(trajectory, stages, pdf, png, *, rows, seed, dpi, provenance):
     """Draw a row for each dict of `rows`, with keys `structure`, `alpha`, `weights`, `teacher`."""
     stages = read_table(stages, filters=[("seed", "==", seed)])

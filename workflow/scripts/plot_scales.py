@@ -4,7 +4,7 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
-from rank_increase.plotting import paper_style, save_figure
+from rank_increase.plotting import paper_style, save_figure, says_what_is_missing
 from rank_increase.vit_plotting import (
     DELTA_LABELS,
     add_legend,
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(spectra, baselines, pdf, png, *, name, layers, dpi, provenance):
     """Draw a panel for each layer, with all init scales and seeds of the dataset at their last epoch."""
     ranks = read_stable_ranks(spectra, baselines, product="KQ")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.notation import PRODUCTS
-from rank_increase.plotting import new_panels, paper_style, save_figure
+from rank_increase.plotting import new_panels, paper_style, save_figure, says_what_is_missing
 from rank_increase.vit_plotting import (
     DELTA_LABELS,
     choose_heads,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(spectra, pdf, png, *, name, layers, draw, alphas, seed, dpi, provenance):
     """Draw a row of panels for each product, a column for each of `alphas`."""
     columns = ["alpha", "matrix", "singular_values"]

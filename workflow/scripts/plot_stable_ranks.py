@@ -4,13 +4,14 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
-from rank_increase.plotting import paper_style, save_figure
+from rank_increase.plotting import paper_style, save_figure, says_what_is_missing
 from rank_increase.vit_plotting import add_legend, draw_rank_increase, panel_grid, read_stable_ranks
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(spectra, baselines, pdf, png, *, name, alpha, seed, dpi, provenance):
     """Draw a panel for each layer."""
     ranks = read_stable_ranks(spectra, baselines, alpha=alpha, seed=seed)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.plotting import (
+    NothingToDraw,
     add_error_legend,
     alpha_colors,
     draw_stage_errors,
@@ -11,6 +12,7 @@ from rank_increase.plotting import (
     new_panels,
     paper_style,
     save_figure,
+    says_what_is_missing,
     stage_note,
 )
 from rank_increase.tables import read_table
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(theorem, pdf, png, *, max_time, dpi, provenance):
     """Draw two panels, one above the other, for each seed; three seeds stand side by side."""
     theorem = read_table(theorem)
+    if theorem.empty:
+        raise NothingToDraw(f"Algorithm 1 activates no coordinate before rescaled time {max_time:g}.")
     seeds, colors = sorted(theorem["seed"].unique()), alpha_colors(theorem["alpha"])
-    columns, blocks = min(max(len(seeds), 1), 3), max(-(-len(seeds) // 3), 1)
+    columns, blocks = min(len(seeds), 3), -(-len(seeds) // 3)
     with paper_style():
         figure, axes = new_panels(2 * blocks, columns, 4.6 * blocks + 0.6, sharex="row", sharey="row")
         axes = axes.reshape(blocks, 2, columns).swapaxes(1, 2).reshape(-1, 2)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rank_increase.jobs import start_job
 from rank_increase.notation import PRODUCTS
-from rank_increase.plotting import new_panels, paper_style, save_figure
+from rank_increase.plotting import new_panels, paper_style, save_figure, says_what_is_missing
 from rank_increase.vit_plotting import (
     DELTA_LABELS,
     NORMALIZED,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+@says_what_is_missing
 def main(spectra, baselines, pdf, png, *, name, layers, draw, alpha, seed, dpi, provenance):
     """Draw a row of panels for each product, of heads in different layers."""
     rows = read_head_spectra(spectra, baselines, alpha=alpha, seed=seed)

@@ -5,8 +5,11 @@ SciPy would take most of the time of a figure job.
 """
 
 import json
+import logging
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from inspect import signature
 from textwrap import fill
 
 import matplotlib
@@ -20,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from rank_increase.notation import PRODUCTS, alpha_label, log_alpha, sort_alphas
 from rank_increase.tables import atomic, read_table
 
+logger = logging.getLogger("rank_increase")
 PAGE_WIDTH = 6.5  # inches, between the margins of a letter page
 RESCALED_TIME = r"time / $\ln(1/\alpha)$"
 PRODUCT_LABELS = {"KQ": r"$W_K W_Q^\top$", "VO": r"$W_V W_O^\top$"}
@@ -94,6 +98,36 @@ def save_figure(figure, pdf, png, *, dpi, provenance):
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"provenance": text})
 
 
+class NothingToDraw(ValueError):
+    """The tables lack what a figure is to show; the text is a sentence for its face."""
+
+
+def says_what_is_missing(main):
+    """Decorate the `main` of a figure: where it raises `NothingToDraw`, the figure shows the sentence instead.
+
+    One figure without data then stops no study. Other errors are errors.
+
+    Parameters
+    ----------
+    main : callable
+        With parameters `pdf`, `png`, `dpi` and `provenance`, as for `save_figure`.
+    """
+
+    @wraps(main)
+    def draw(*arguments, **options):
+        try:
+            main(*arguments, **options)
+        except NothingToDraw as missing:
+            logger.info("nothing to draw: %s", missing)
+            given = signature(main).bind(*arguments, **options).arguments
+            with paper_style():
+                figure = Figure(figsize=(PAGE_WIDTH, 1.5))
+                figure.text(0.5, 0.5, fill(str(missing), 80), ha="center", va="center", parse_math=False)
+                save_figure(figure, **{key: given[key] for key in ("pdf", "png", "dpi", "provenance")})
+
+    return draw
+
+
 def read_products(path, structure, alphas, seed):
     """Products over time of runs that differ in alpha: `alpha`, `rescaled_time`, `product`, `index`, `value`.
 
@@ -105,7 +139,7 @@ def read_products(path, structure, alphas, seed):
 
     Raises
     ------
-    ValueError
+    NothingToDraw
         If the table lacks one of the runs.
     """
     columns = ["alpha", "rescaled_time", "product", "index", "value"]
@@ -124,7 +158,7 @@ def read_losses(path, structure, alphas, seed):
 
     Raises
     ------
-    ValueError
+    NothingToDraw
         If the table lacks one of the runs.
     """
     once = [("product", "==", PRODUCTS[0]), ("index", "==", 0)]  # the loss is repeated for every coordinate
@@ -139,10 +173,27 @@ def _read_runs(path, columns, structure, alphas, seed, filters=()):
     found = set(rows["alpha"])
     missing = [alpha for alpha in alphas or () if alpha not in found]
     if missing or rows.empty:
-        raise ValueError(
+        raise NothingToDraw(
             f"{path} has no run of structure {structure!r} with seed {seed} and alpha {', '.join(missing) or 'any'}"
         )
     return rows
+
+
+def read_perturbed_runs(path, assumption, seed):
+    """Runs of the table "perturbations" that test an assumption on one problem; a list of pandas.DataFrame.
+
+    Raises
+    ------
+    NothingToDraw
+        If there is none: with Assumption 4.4, the flow may come to no moment at which to perturb.
+    """
+    table = read_table(path, filters=[("assumption", "==", assumption), ("seed", "==", seed)])
+    if table.empty:
+        raise NothingToDraw(
+            f"No run was perturbed ({assumption}, seed {seed}): within the time of the run, no weight passed"
+            " `assumptions.threshold` and then became active, followed by another."
+        )
+    return [run for _, run in table.groupby("run")]
 
 
 def alpha_colors(alphas):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from rank_increase.plotting import PRODUCT_LABELS, new_panels
+from rank_increase.plotting import PRODUCT_LABELS, NothingToDraw, new_panels
 from rank_increase.tables import read_table
 
 INITIAL = {"color": "#c00000", "lw": 1.6, "zorder": 3, "label": "initial product"}
@@ -33,17 +33,18 @@ def read_runs(path, columns, **wanted):
     path : str
     columns : list of str
     wanted : dict
-        Column -> the value that rows must have, or a list of such values.
+        Column -> the value that rows must have, or a list of such values, for a column asked for.
 
     Raises
     ------
-    ValueError
-        If there is no such row.
+    NothingToDraw
+        If there is no such row, or none with one of the values of a list.
     """
     filters = [(key, "in" if isinstance(value, list) else "==", value) for key, value in wanted.items()]
     rows = read_table(path, columns=["epoch", "layer", "head", "product", *columns], filters=filters)
-    if rows.empty:
-        raise ValueError(f"{path} has no rows with {', '.join(f'{key} {value}' for key, value in wanted.items())}")
+    missing = {key: set(value) - set(rows[key]) for key, value in wanted.items() if isinstance(value, list)}
+    if rows.empty or any(missing.values()):
+        raise NothingToDraw(f"{path} has no rows with {', '.join(f'{key} {value}' for key, value in wanted.items())}")
     return rows
 
 

@@ -46,8 +46,10 @@ class Window:
 
     def distances(self, on_support):
         """Distances at both ends and their ratio, in words; `on_support` is the Window with noise on the support."""
-        distances = f"distance {self.start_distance:.3f} to {self.end_distance:.3f}"
-        return f"{distances}, ratio {self.ratio:.2f} (support: {on_support.ratio:.2f})"
+        if not self.start_distance:
+            return "not perturbed: no weight is active or above the threshold"
+        distances = f"distance {self.start_distance:.3f} to {self.end_distance:.3f}, ratio {self.ratio:.2f}"
+        return f"{distances} (support: {f'{on_support.ratio:.2f}' if on_support.start_distance else 'not perturbed'})"
 
     def plateau_note(self, movement):
         """Whether the run says something about Assumption 4.3, in words, and True if it does not.
