@@ -180,7 +180,7 @@ class _Jacobian:
         if self.p is None or abs(p - self.p).max() > 1e-2 or (active != self.active).any():
             self.p, self.active = p, active
             self.dg_dp = differentiate_g(self.head, p, np.flatnonzero(active))
-        return self.dg_dp * slope
+        return self.dg_dp * np.where(active, slope, 0.0)  # not by a subnormal slope where dg/dp is zero
 
 
 def differentiate_g(head, p, columns, change=1e-6):
