@@ -34,7 +34,7 @@ def study(tmp_path):
         run_algorithm1.main(problem, stages, max_time=max_time, label="algorithm", provenance=provenance)
         params = {"max_time": max_time, **PARAMS}
         options = {"method": "flow", "params": params, "label": "run", "provenance": provenance}
-        train_toy.main(problem, [stages], trajectory, events, conservation, alpha=alpha, **options)
+        train_toy.main(problem, [stages], trajectory, events, conservation, alpha=alpha, seed=3, **options)
         theorem, paths = tmp_path / "theorem.parquet", ([trajectory], [events], [alpha])
         compare_theorem.main(stages, *paths, theorem, max_time=max_time, provenance=provenance)
         collect_table.main([events], tmp_path / "all_events.parquet", provenance={})

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.integrate import LSODA
 from scipy.optimize import brentq
 
+from rank_increase.kernels import flush
 from rank_increase.rkc import integrate as integrate_rkc
 from rank_increase.toy import Run, balance, recorded_events
 
@@ -175,12 +176,12 @@ class _Jacobian:
         self.p, self.active, self.dg_dp = None, None, None
 
     def __call__(self, s):
-        p, slope = self.coordinates.product(s), self.coordinates.slope(s)
+        p, slope = self.coordinates.product(s), flush(self.coordinates.slope(s))
         active = slope > 1e-4
         if self.p is None or abs(p - self.p).max() > 1e-2 or (active != self.active).any():
             self.p, self.active = p, active
             self.dg_dp = differentiate_g(self.head, p, np.flatnonzero(active))
-        return self.dg_dp * np.where(active, slope, 0.0)  # not by a subnormal slope where dg/dp is zero
+        return self.dg_dp * slope
 
 
 def differentiate_g(head, p, columns, change=1e-6):

@@ -14,9 +14,9 @@ from numba import njit
 # Sums may be reordered (that is what lets them be vectorised); infinities and NaNs keep their meaning.
 COMPILE = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy", "cache": True}
 
-# Subnormal numbers, below 2e-308, slow Intel processors down fifty times. Two numbers above this have a product far from
-# them, so that none arise where smaller ones are zero. And they can be: a product of weights, or an attention weight,
-# changes the gradient by its own size, and adding 1e-150 to what is of order 1 does not change a bit of it.
+# Subnormal numbers, below 2e-308, slow Intel processors down fifty times. If what is smaller than this is zero, none
+# arise: the product of two numbers that are left is above 1e-300. And it can be zero: a product of weights, or an
+# attention weight, of that size changes the gradient by about as much, which is lost beside anything of order 1.
 NEGLIGIBLE = 1e-150
 LOG_NEGLIGIBLE = log(NEGLIGIBLE)
 

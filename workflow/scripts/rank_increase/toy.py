@@ -230,7 +230,7 @@ def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, see
     weight : float
         A coordinate is active while its product is above the square of this.
     seed : int
-        Of the order of the samples.
+        Of the order of the samples, the same at every init scale: runs of one problem differ by their scale alone.
     on_step : callable, optional
         Called with the time of each record.
 
