@@ -2,7 +2,6 @@ from math import exp, log
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,19 +11,10 @@ from rank_increase.flow import diagonal_run
 from rank_increase.kernels import NEGLIGIBLE, compile_head, softmax_rows
 from rank_increase.notation import log_alpha
 from rank_increase.toy import DiagonalHead, FullHead, Problem, attention, balance, descent_run, recorded_events
+from reference import torch_loss_and_velocity
 
 # The compiled loops take five tokens at a time.
 TOKENS = [1, 2, 4, 5, 6, 7, 10, 11]
-
-
-def torch_loss_and_velocity(problem, theta):
-    theta = torch.tensor(theta, requires_grad=True)
-    X, Y = torch.tensor(problem.X), torch.tensor(problem.Y)
-    W_K, W_Q, W_V, W_O = theta if theta.ndim == 3 else [torch.diag(weight) for weight in theta]
-    P = torch.softmax(X @ W_K @ W_Q.T @ X.transpose(1, 2), dim=-1)
-    loss = ((P @ X @ W_V @ W_O.T - Y) ** 2).mean() / 2
-    loss.backward()
-    return loss.item(), -theta.grad.numpy()
 
 
 def central_differences(function, at, change=1e-6):
