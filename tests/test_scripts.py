@@ -13,7 +13,7 @@ import make_problem
 import perturb_toy
 import run_algorithm1
 import train_toy
-from rank_increase import jobs
+from rank_increase import flow, jobs
 from rank_increase.algorithm1 import stages
 from rank_increase.tables import read_table
 from rank_increase.toy import Problem
@@ -227,6 +227,18 @@ def test_the_flow_and_its_events_are_those_of_the_weights(make, train, weight):
     )
     np.testing.assert_allclose(events["rescaled_time"], [event[0] / log(100) for event in crossed], atol=0.01)
     assert conservation.empty
+
+
+@pytest.mark.parametrize(
+    ("weights", "solver", "key"), [("diagonal", "diagonal_run", "flow"), ("full", "full_run", "full_flow")]
+)
+def test_a_flow_is_solved_to_the_bounds_for_its_form_of_weights(make, train, monkeypatch, weights, solver, key):
+    make(3, weights)
+    solve, bounds = getattr(flow, solver), []
+    monkeypatch.setattr(flow, solver, lambda *args, **options: bounds.append(args[3:]) or solve(*args, **options))
+    params = {"flow_rtol": 1e-9, "flow_atol": 1e-5, "full_flow_rtol": 1e-5, "full_flow_atol": 1e-3}
+    train(3, "0.01", "flow", max_time=5.0, **params)
+    assert bounds == [(params[f"{key}_rtol"], params[f"{key}_atol"])]
 
 
 def test_a_table_of_stages_has_what_algorithm_1_finds(make, run_script):
