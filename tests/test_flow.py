@@ -10,6 +10,7 @@ from scipy.integrate import solve_ivp
 from rank_increase.flow import LogCoordinates, diagonal_run, full_run, initial_state, integrate
 from rank_increase.notation import log_alpha
 from rank_increase.toy import descent_run
+from reference import flow_in_weights, passages
 
 TOLERANCES = {"rtol": 1e-10, "atol": 1e-6}
 
@@ -82,20 +83,6 @@ def test_initial_state_pairs_keys_with_queries_and_values_with_outputs(small_pro
     np.testing.assert_allclose(coordinates.product(s), expected, rtol=1e-10)
     u, v = coordinates.weights(s)
     np.testing.assert_allclose(np.stack([u[:6], v[:6], u[6:], v[6:]]), 0.1 * theta_0, rtol=1e-10)
-
-
-def flow_in_weights(head, u, v, times):
-    """An independent solution of eq. (4), by an explicit method of high order in the weights themselves."""
-
-    def velocity(t, theta):
-        u, v = theta.reshape(2, -1)
-        g = head.loss_and_g(u * v)[1]
-        return np.concatenate([v * g, u * g])
-
-    solution = solve_ivp(
-        velocity, (times[0], times[-1]), np.concatenate([u, v]), "DOP853", times, rtol=1e-12, atol=1e-14
-    )
-    return solution.y.T.reshape(len(times), 2, -1)
 
 
 def test_the_flow_agrees_with_one_in_the_weights_and_obeys_the_conservation_law(small_problem):
@@ -304,6 +291,32 @@ def test_a_run_of_the_flow_records_loss_products_and_events(small_problem):
     size = abs(run.values[-1].ravel())
     assert {i for i in range(12) if size[i] > 0.02} <= active <= {i for i in range(12) if size[i] > 0.005}
     assert len(active) >= 3
+
+
+@pytest.mark.parametrize("weight", [0.03, 0.1, 0.3])
+def test_events_of_the_flow_are_passages_of_the_larger_weight(small_problem, weight):
+    problem, alpha, times = small_problem(), 0.01, np.linspace(0, 1000, 4001)
+    theta = alpha * problem.theta_0
+    u, v = flow_in_weights(problem.head(), theta[[0, 2]].ravel(), theta[[1, 3]].ravel(), times).transpose(1, 0, 2)
+    expected = passages(times, np.maximum(abs(u), abs(v)), weight)
+    events = diagonal_run(problem, log(alpha), times[[0, -1]], **TOLERANCES, weight=weight).events
+    assert [event[1:] for event in events] == [event[1:] for event in expected]
+    assert len(events) >= 3
+    np.testing.assert_allclose([event[0] for event in events], [event[0] for event in expected], atol=0.02)
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.3])
+@pytest.mark.parametrize("method", ["flow", "descent"])
+def test_events_of_other_runs_are_passages_of_recorded_values_through_the_square(small_problem, method, weight):
+    problem, times = small_problem(weights="full"), np.linspace(0, 500, 251)
+    if method == "flow":
+        run = full_run(problem, log(0.01), times, 1e-4, 1e-4, weight=weight)
+    else:
+        run = descent_run(problem, log(0.01), times, step=0.5, weight=weight)
+    expected = passages(times, run.values.reshape(251, -1), weight**2)
+    assert [event[1:] for event in run.events] == [event[1:] for event in expected]
+    assert len(run.events) >= 2
+    np.testing.assert_allclose([event[0] for event in run.events], [event[0] for event in expected], rtol=1e-9)
 
 
 @pytest.mark.parametrize("teacher", ["diagonal", "dense"])

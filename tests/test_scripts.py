@@ -1,5 +1,11 @@
+import runpy
+from math import log
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from snakemake.iocontainers import Namedlist
 
 import collect_table
 import compare_theorem
@@ -7,7 +13,11 @@ import make_problem
 import perturb_toy
 import run_algorithm1
 import train_toy
+from rank_increase import flow, jobs
+from rank_increase.algorithm1 import stages
 from rank_increase.tables import read_table
+from rank_increase.toy import Problem
+from reference import flow_in_weights, passages, torch_loss_and_velocity
 
 OPTIONS = {
     "samples": 20,
@@ -34,7 +44,7 @@ def study(tmp_path):
         run_algorithm1.main(problem, stages, max_time=max_time, label="algorithm", provenance=provenance)
         params = {"max_time": max_time, **PARAMS}
         options = {"method": "flow", "params": params, "label": "run", "provenance": provenance}
-        train_toy.main(problem, [stages], trajectory, events, conservation, alpha=alpha, **options)
+        train_toy.main(problem, [stages], trajectory, events, conservation, alpha=alpha, seed=3, **options)
         theorem, paths = tmp_path / "theorem.parquet", ([trajectory], [events], [alpha])
         compare_theorem.main(stages, *paths, theorem, max_time=max_time, provenance=provenance)
         collect_table.main([events], tmp_path / "all_events.parquet", provenance={})
@@ -85,3 +95,268 @@ def test_there_are_as_many_perturbation_runs_as_the_trajectory_has_moments_for(t
         np.testing.assert_allclose(follow, 6.1)
     else:
         assert runs == 0 if max_time < 1 else 1 <= runs < 12
+
+
+@pytest.fixture
+def run_script(monkeypatch, tmp_path):
+    """Runs the script of a rule in `tmp_path` as Snakemake does, though without its log."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs, "start_job", lambda snakemake: {"wildcards": dict(snakemake.wildcards.items())})
+
+    def run(rule, **parts):
+        named = {name: Namedlist(fromdict=parts.get(name, {})) for name in ("input", "output", "params", "wildcards")}
+        script = Path(train_toy.__file__).with_name(f"{rule}.py")
+        runpy.run_path(str(script), {"snakemake": SimpleNamespace(**named)}, "__main__")
+
+    return run
+
+
+@pytest.fixture
+def make(run_script, tmp_path):
+    """The problem of a seed, written to problem.npz by the script."""
+
+    def make(seed, weights="diagonal", teacher="diagonal"):
+        params = {key: OPTIONS[key] for key in ("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO")}
+        run_script(
+            "make_problem",
+            output={"problem": "problem.npz"},
+            params={**params, "structure": {"weights": weights, "teacher": teacher}},
+            wildcards={"structure": "any", "seed": str(seed)},
+        )
+        return Problem.load("problem.npz")
+
+    return make
+
+
+@pytest.fixture
+def train(run_script):
+    """The three tables of a run on problem.npz, by the script."""
+
+    def train(seed, alpha, method, **params):
+        names = ("trajectory", "events", "conservation")
+        run_script(
+            "train_toy",
+            input={"problem": "problem.npz", "stages": []},
+            output={name: f"{name}.parquet" for name in names},
+            params={**PARAMS, "method": method, **params},
+            wildcards={"structure": "any", "alpha": alpha, "seed": str(seed)},
+        )
+        return [read_table(f"{name}.parquet") for name in names]
+
+    return train
+
+
+def recorded(trajectory, dim=6):
+    """Products of a trajectory, shape (records, 2 dim), those of keys and queries first, and their times."""
+    values = trajectory.astype({"product": str}).pivot(index="time", columns=["product", "index"], values="value")
+    return np.hstack([values[name][range(dim)] for name in ("KQ", "VO")]), values.index.to_numpy()
+
+
+@pytest.mark.parametrize("teacher", ["diagonal", "dense"])
+@pytest.mark.parametrize("weights", ["diagonal", "full"])
+def test_a_problem_has_weights_and_teacher_of_the_form_that_its_structure_says(make, weights, teacher):
+    problem = make(3, weights, teacher)
+    shapes = {"diagonal": (4, 6), "full": (4, 6, 6), "dense": (4, 6, 6)}
+    assert (problem.theta_0.shape, problem.teacher.shape) == (shapes[weights], shapes[teacher])
+    W_K, W_Q, W_V, W_O = [np.diag(weight) if teacher == "diagonal" else weight for weight in problem.teacher]
+    for X, Y in zip(problem.X, problem.Y, strict=True):
+        P = np.exp(X @ W_K @ W_Q.T @ X.T)
+        np.testing.assert_allclose(Y, P / P.sum(axis=1, keepdims=True) @ X @ W_V @ W_O.T, rtol=1e-9)
+    assert all(np.count_nonzero(weight) == (6 if teacher == "diagonal" else 36) for weight in (W_K, W_Q, W_V, W_O))
+    assert problem.X.shape == (20, 4, 6)
+    assert (make(4, weights, teacher).X != problem.X).all()
+
+
+def descent(problem, alpha, step, steps, batches):
+    """Products after each step of descent on `batches`, an iterator of indices."""
+    theta, visited = alpha * problem.theta_0, []
+    for _ in range(steps + 1):
+        visited.append(np.concatenate([theta[0] * theta[1], theta[2] * theta[3]]))
+        theta = theta + step * torch_loss_and_velocity(problem, theta, next(batches))[1]
+    return np.array(visited)
+
+
+def minibatches(samples, size, seed):
+    """Each epoch a permutation, cut into whole batches; what is left over is not used."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(samples)
+        yield from order[: samples // size * size].reshape(-1, size)
+
+
+@pytest.mark.parametrize("alpha", ["0.1", "0.3"])
+def test_sgd_takes_the_samples_in_the_order_of_its_seed_at_every_scale(make, train, alpha):
+    problem, found = make(3), {}
+    options = {"max_time": 12 / -log(float(alpha)), "step": 0.5, "batch_size": 8}
+    for seed in (3, 4):  # on the same problem, so that nothing but the order differs
+        found[seed], times = recorded(train(seed, alpha, "sgd", **options)[0])
+        np.testing.assert_allclose(times, [0, 3, 6, 9, 12])
+        expected = descent(problem, float(alpha), 0.5, 24, minibatches(20, 8, seed))
+        np.testing.assert_allclose(found[seed], expected[[0, 6, 12, 18, 24]], rtol=1e-9, atol=1e-15)
+    assert (found[3][1:] != found[4][1:]).all()
+
+
+def test_gradient_descent_takes_all_samples_whatever_the_seed(make, train):
+    problem = make(3)
+    expected = descent(problem, 0.1, 1.5, 240, iter([slice(None)] * 241))[::60]
+    for seed in (3, 4):
+        trajectory, events, conservation = train(
+            seed, "0.1", "gd", max_time=360 / log(10), step=1.5, batch_size=8, activation_weight=0.2
+        )
+        np.testing.assert_allclose(recorded(trajectory)[0], expected, rtol=1e-9, atol=1e-15)
+        np.testing.assert_allclose(trajectory["rescaled_time"], trajectory["time"] / log(10))
+        crossed = passages(np.arange(0, 450, 90.0), abs(expected), 0.2**2)
+        numbers = 6 * (events["product"] == "VO") + events["index"]
+        assert list(zip(numbers, events["direction"], strict=True)) == [event[1:] for event in crossed]
+        np.testing.assert_allclose(events["rescaled_time"], [event[0] / log(10) for event in crossed])
+        assert set(conservation["method"]) == {"gd"}
+    assert len(crossed) > 0
+
+
+@pytest.mark.parametrize("weight", [0.05, 0.2])
+def test_the_flow_and_its_events_are_those_of_the_weights(make, train, weight):
+    problem, times = make(3), np.linspace(0, 500, 2001)
+    theta = 0.01 * problem.theta_0
+    u, v = flow_in_weights(problem.head(), theta[[0, 2]].ravel(), theta[[1, 3]].ravel(), times).transpose(1, 0, 2)
+    trajectory, events, conservation = train(5, "0.01", "flow", max_time=500 / log(100), activation_weight=weight)
+    np.testing.assert_allclose(recorded(trajectory)[0], (u * v)[::500], atol=1e-4)
+    crossed = passages(times, np.maximum(abs(u), abs(v)), weight)
+    assert len(crossed) >= 2
+    assert [event[1:] for event in crossed] == list(
+        zip(6 * (events["product"] == "VO") + events["index"], events["direction"], strict=True)
+    )
+    np.testing.assert_allclose(events["rescaled_time"], [event[0] / log(100) for event in crossed], atol=0.01)
+    assert conservation.empty
+
+
+@pytest.mark.parametrize(
+    ("weights", "solver", "key"), [("diagonal", "diagonal_run", "flow"), ("full", "full_run", "full_flow")]
+)
+def test_a_flow_is_solved_to_the_bounds_for_its_form_of_weights(make, train, monkeypatch, weights, solver, key):
+    make(3, weights)
+    solve, bounds = getattr(flow, solver), []
+    monkeypatch.setattr(flow, solver, lambda *args, **options: bounds.append(args[3:]) or solve(*args, **options))
+    params = {"flow_rtol": 1e-9, "flow_atol": 1e-5, "full_flow_rtol": 1e-5, "full_flow_atol": 1e-3}
+    train(3, "0.01", "flow", max_time=5.0, **params)
+    assert bounds == [(params[f"{key}_rtol"], params[f"{key}_atol"])]
+
+
+def test_a_table_of_stages_has_what_algorithm_1_finds(make, run_script):
+    head = make(3).head()
+    run_script(
+        "run_algorithm1",
+        input={"problem": "problem.npz"},
+        output={"stages": "stages.parquet"},
+        params={"max_time": 200.0},
+        wildcards={"seed": "3"},
+    )
+    table, expected = read_table("stages.parquet"), list(stages(head, 12, max_time=200.0))
+    assert len(expected) >= 3
+    np.testing.assert_array_equal(table["stage"], np.arange(len(expected)) + 1)
+    np.testing.assert_array_equal(
+        np.hstack([np.stack(table["KQ"]), np.stack(table["VO"])]), [s.product for s in expected]
+    )
+    assert (6 * (table["product"] == "VO") + table["index"]).tolist() == [stage.coordinate for stage in expected]
+    assert table["left"].tolist() == [len(stage.left) for stage in expected]
+    for column in ("sign", "loss", "runner_up", "curvature"):
+        assert table[column].tolist() == [getattr(stage, column) for stage in expected]
+    assert table["predicted_time"].tolist() == [stage.time for stage in expected]
+
+
+def test_each_scale_is_compared_with_the_stages_by_its_own_tables(study, run_script, tmp_path):
+    parts, expected = [], []
+    for alpha in ("1e-8", "1e-32"):
+        folder = study(300.0, alpha)
+        parts.append(
+            [(folder / f"{name}.parquet").rename(folder / f"{name}_{alpha}") for name in ("trajectory", "events")]
+        )
+        expected.append(read_table(folder / "theorem.parquet"))
+    trajectories, events = ([str(path) for path in paths] for paths in zip(*parts, strict=True))
+    run_script(
+        "compare_theorem",
+        input={"stages": "stages.parquet", "trajectories": trajectories, "events": events},
+        output={"theorem": "theorem.parquet"},
+        params={"alphas": ["1e-8", "1e-32"], "max_time": 300.0},
+    )
+    found = read_table("theorem.parquet")
+    for alpha, rows in zip(("1e-8", "1e-32"), expected, strict=True):
+        of_alpha = found[found["alpha"] == alpha].reset_index(drop=True)
+        assert len(rows) >= 3
+        assert of_alpha.equals(rows)
+
+
+ALPHA, THRESHOLD, ACTIVE, STD = 0.01, 0.05, 0.1, 0.02
+
+
+@pytest.fixture
+def perturb(run_script):
+    """The table of perturbation runs on problem.npz, by the script."""
+
+    def perturb(assumption, seed, **noise):
+        run_script(
+            "perturb_toy",
+            input={"problem": "problem.npz"},
+            output={"perturbations": "perturbations.parquet"},
+            params={
+                "alpha": str(ALPHA),
+                "threshold": THRESHOLD,
+                "activation_weight": ACTIVE,
+                "noise": {"std": STD, **noise},
+                "max_time": 250.0,
+                "points": 3,
+                "flow_rtol": 1e-10,
+                "flow_atol": 1e-6,
+            },
+            wildcards={"assumption": assumption, "seed": str(seed)},
+        )
+        return read_table("perturbations.parquet").astype({"product": str})
+
+    return perturb
+
+
+def perturbed_flows(problem, moments, rng):
+    """Products of each run, (3, p), for either choice of weights and without noise; `moments` are starts and ends."""
+    head, starts = problem.head(), ALPHA * problem.theta_0
+    starts = starts[[0, 2]].ravel(), starts[[1, 3]].ravel()
+    for start, end, activated in moments:
+        weights = flow_in_weights(head, *starts, np.array([0.0, start]))[-1]
+        noise = STD * rng.standard_normal((2, 12))
+        larger, times = abs(weights).max(axis=0), np.linspace(start, end, 3)
+        support = (larger > ACTIVE) | (np.arange(12) == activated)
+        runs = {"nonnegligible": support | (larger > THRESHOLD), "support": support, "reference": np.zeros(12)}
+        yield {name: flow_in_weights(head, *(weights + noise * on), times).prod(axis=1) for name, on in runs.items()}
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("assumption", ["plateaus", "activations"])
+def test_perturbation_runs_are_those_of_their_seed(make, perturb, assumption, seed):
+    problem, unit = make(3), -log(ALPHA)
+    if assumption == "plateaus":
+        rng = np.random.default_rng([seed, 0])
+        table = perturb("plateaus", seed, runs=3, follow=6.1)
+        moments = [(time, time + 6.1 * unit, None) for time in np.sort(rng.uniform(0, 250 * unit, 3))]
+    else:
+        rng = np.random.default_rng([seed, 1])
+        table = perturb("activations", seed, runs=2)
+        theta, times = ALPHA * problem.theta_0, np.linspace(0, 250 * unit, 4001)
+        weights = flow_in_weights(problem.head(), theta[[0, 2]].ravel(), theta[[1, 3]].ravel(), times)
+        size = abs(weights).max(axis=1)
+        active = {i: time for time, i, _ in passages(times, size, ACTIVE)}
+        moments = []
+        for start, i, _ in passages(times, size, THRESHOLD):
+            later = [time for time in active.values() if time > active.get(i, np.inf)]
+            moments += [(start, min(later), i)] if later else []
+        assert len(moments) > 2
+        moments = [moments[i] for i in np.sort(rng.choice(len(moments), 2, replace=False))]
+    assert table["run"].nunique() == len(moments)
+    for number, (moment, expected) in enumerate(zip(moments, perturbed_flows(problem, moments, rng), strict=True)):
+        for noise_on in ("nonnegligible", "support"):
+            rows = table[(table["run"] == number) & (table["noise_on"] == noise_on)].rename(
+                columns={"rescaled_time": "time"}
+            )
+            np.testing.assert_allclose(rows["perturbed_at"], moment[0] / unit, atol=0.01)
+            found, times = recorded(rows)
+            np.testing.assert_allclose(times * unit, np.linspace(*moment[:2], 3), atol=0.05)
+            np.testing.assert_allclose(found, expected[noise_on], atol=2e-4)
+            reference = recorded(rows.assign(value=rows["reference"]))[0]
+            np.testing.assert_allclose(reference, expected["reference"], atol=2e-4)

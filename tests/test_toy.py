@@ -2,25 +2,19 @@ from math import exp, log
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rank_increase import toy
+from rank_increase.algorithm1 import stages
+from rank_increase.flow import diagonal_run
+from rank_increase.kernels import NEGLIGIBLE, compile_head, softmax_rows
 from rank_increase.notation import log_alpha
 from rank_increase.toy import DiagonalHead, FullHead, Problem, attention, balance, descent_run, recorded_events
+from reference import torch_loss_and_velocity
 
 # The compiled loops take five tokens at a time.
 TOKENS = [1, 2, 4, 5, 6, 7, 10, 11]
-
-
-def torch_loss_and_velocity(problem, theta):
-    theta = torch.tensor(theta, requires_grad=True)
-    X, Y = torch.tensor(problem.X), torch.tensor(problem.Y)
-    W_K, W_Q, W_V, W_O = theta if theta.ndim == 3 else [torch.diag(weight) for weight in theta]
-    P = torch.softmax(X @ W_K @ W_Q.T @ X.transpose(1, 2), dim=-1)
-    loss = ((P @ X @ W_V @ W_O.T - Y) ** 2).mean() / 2
-    loss.backward()
-    return loss.item(), -theta.grad.numpy()
 
 
 def central_differences(function, at, change=1e-6):
@@ -152,6 +146,92 @@ def test_a_call_leaves_the_weights_and_earlier_results_alone(small_problem):
     np.testing.assert_array_equal(velocity, kept)
     np.testing.assert_array_equal(theta, problem.theta_0)
     np.testing.assert_array_equal(head.velocity(theta)[1], velocity)
+
+
+def is_subnormal(x):
+    return (x != 0) & (abs(x) < np.finfo(float).tiny)
+
+
+@pytest.fixture
+def met(monkeypatch):
+    """Smallest sizes, other than zero, of what the heads are asked for and of what their compiled loops are given."""
+    met = {"head": [], "loops": []}
+
+    def note(where, *arrays):
+        met[where] += [abs(array[array != 0]).min(initial=np.inf) for array in arrays]
+
+    def spied_on(*shape):
+        diagonal, full = compile_head(*shape)
+        return (
+            lambda X, Y, q, b, dq, db: note("loops", q, b) or diagonal(X, Y, q, b, dq, db),
+            lambda X, Y, A, B: note("loops", A, B) or full(X, Y, A, B),
+        )
+
+    loss_and_g, velocity, values = DiagonalHead.loss_and_g, FullHead.velocity, FullHead.values
+    monkeypatch.setattr(toy, "compile_head", spied_on)
+    monkeypatch.setattr(DiagonalHead, "loss_and_g", lambda self, p: note("head", p) or loss_and_g(self, p))
+    monkeypatch.setattr(FullHead, "velocity", lambda self, theta: note("head", values(theta)) or velocity(self, theta))
+    return met
+
+
+def flow_of(problem):
+    unit = -log_alpha("1e-300")
+    run = diagonal_run(problem, -unit, np.linspace(0, 200, 21) * unit, 1e-10, 1e-6, weight=0.1)
+    assert len(run.events) >= 4
+
+
+def descent_of(problem):
+    descent_run(problem, log_alpha("1e-156"), [0.0, 5.0], step=0.5, weight=0.1)
+
+
+def stages_of(problem):
+    assert len(list(stages(problem.head(), 12, max_time=100, epsilon=1e-157))) >= 2
+
+
+@pytest.mark.parametrize(
+    ("task", "weights"),
+    [(flow_of, "diagonal"), (stages_of, "diagonal"), (descent_of, "diagonal"), (descent_of, "full")],
+)
+def test_no_subnormal_number_reaches_the_compiled_loops(small_problem, met, task, weights):
+    task(small_problem(weights=weights))
+    assert is_subnormal(np.array(met["head"])).any()
+    assert min(met["loops"]) > (NEGLIGIBLE if weights == "diagonal" else 1e-8 * NEGLIGIBLE)  # times an entry of X
+
+
+def test_what_is_flushed_changes_no_result(small_problem, monkeypatch):
+    problem, unit = small_problem(), -log_alpha("1e-300")
+    times = np.linspace(0, 200, 21) * unit
+    flushed = diagonal_run(problem, -unit, times, 1e-10, 1e-6, weight=0.1)
+    monkeypatch.setattr(toy, "flush", lambda p: p)
+    exact = diagonal_run(problem, -unit, times, 1e-10, 1e-6, weight=0.1)
+    assert [event[1:] for event in flushed.events] == [event[1:] for event in exact.events]
+    np.testing.assert_allclose([event[0] for event in flushed.events], [event[0] for event in exact.events], rtol=1e-12)
+    np.testing.assert_allclose(flushed.values, exact.values, rtol=1e-9)
+    np.testing.assert_allclose(flushed.loss, exact.loss, rtol=1e-12)
+
+
+@pytest.mark.parametrize("run", ["flow", "descent"])
+def test_products_too_small_to_matter_are_recorded_as_they_are(small_problem, run):
+    problem, ln_alpha = small_problem(), log_alpha("1e-100")
+    if run == "flow":
+        run = diagonal_run(problem, ln_alpha, np.array([0.0, 1.0]), 1e-10, 1e-6, weight=0.1)
+    else:
+        run = descent_run(problem, ln_alpha, [0.0, 1.0], step=0.5, weight=0.1)
+    W_K, W_Q, W_V, W_O = 1e-100 * problem.theta_0
+    np.testing.assert_allclose(run.values[0], [W_K * W_Q, W_V * W_O], rtol=1e-9)
+    assert 0 < abs(run.values[0]).max() < NEGLIGIBLE
+
+
+def test_softmax_has_no_entry_that_is_negligible_but_not_zero():
+    gaps = np.array([0.0, -1.0, -300.0, -345.0, -346.0, -709.0, -720.0, -745.0, -800.0, -1e15])
+    rows = np.array([gaps, gaps[::-1] + 3, np.full(10, 7.0), np.r_[np.nan, gaps[1:]]])
+    S = np.pad(rows, ((0, 6), (0, 0)))
+    softmax_rows(S, 10, 1)
+    expected = np.where(gaps > -345.5, np.exp(gaps), 0) / (1 + np.exp(-1))
+    np.testing.assert_allclose(S[0], expected, rtol=1e-14)
+    np.testing.assert_allclose(S[1], expected[::-1], rtol=1e-14)
+    np.testing.assert_allclose(S[2], 0.1, rtol=1e-14)
+    assert np.isnan(S[3]).any()
 
 
 @pytest.mark.parametrize(

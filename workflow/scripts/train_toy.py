@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(problem, stages, trajectory, events, conservation, *, alpha, method, params, label, provenance):
+def main(problem, stages, trajectory, events, conservation, *, alpha, seed, method, params, label, provenance):
     """Write a run's trajectory, its activations, and how well it conserves (schemas of these names)."""
     problem, log_scale = Problem.load(problem), log_alpha(alpha)
     grid = np.linspace(0, params["max_time"], params["points"])
@@ -25,8 +25,8 @@ def main(problem, stages, trajectory, events, conservation, *, alpha, method, pa
     with progress(label, times[-1]) as advance:
         options = {"weight": params["activation_weight"], "on_step": advance}
         if method != "flow":
-            batch_size = params["batch_size"] if method == "sgd" else None
-            run = descent_run(problem, log_scale, times, step=params["step"], batch_size=batch_size, **options)
+            minibatches = {"batch_size": params["batch_size"], "seed": seed} if method == "sgd" else {}
+            run = descent_run(problem, log_scale, times, step=params["step"], **minibatches, **options)
         elif problem.theta_0.ndim == 2:
             run = diagonal_run(problem, log_scale, times, params["flow_rtol"], params["flow_atol"], **options)
         else:
@@ -46,6 +46,7 @@ if __name__ == "__main__":
         snakemake.output.events,
         snakemake.output.conservation,
         alpha=wildcards.alpha,
+        seed=int(wildcards.seed),
         method=snakemake.params.method,
         params=snakemake.params,
         label=f"{wildcards.structure}, alpha = {wildcards.alpha}, seed {wildcards.seed}",

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.integrate import LSODA
 from scipy.optimize import brentq
 
+from rank_increase.kernels import flush
 from rank_increase.rkc import integrate as integrate_rkc
 from rank_increase.toy import Run, balance, recorded_events
 
@@ -175,7 +176,7 @@ class _Jacobian:
         self.p, self.active, self.dg_dp = None, None, None
 
     def __call__(self, s):
-        p, slope = self.coordinates.product(s), self.coordinates.slope(s)
+        p, slope = self.coordinates.product(s), flush(self.coordinates.slope(s))
         active = slope > 1e-4
         if self.p is None or abs(p - self.p).max() > 1e-2 or (active != self.active).any():
             self.p, self.active = p, active

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rank_increase.kernels import compile_head
+from rank_increase.kernels import compile_head, flush
 from rank_increase.notation import WEIGHTS
 
 
@@ -116,8 +116,7 @@ class DiagonalHead:
             Half the mean over all outputs of the squared error.
         g : array, shape (2 * dim,)
         """
-        g = np.empty_like(p)
-        dim = self.dim
+        p, g, dim = flush(p), np.empty_like(p), self.dim
         total = self._kernel(self.X, self.Y, p[:dim], p[dim:], g[:dim], g[dim:])
         g /= -self.X.size
         return total / (2 * self.X.size), g
@@ -152,8 +151,8 @@ class FullHead:
         """Loss and -dL/dtheta, shape (4, dim, dim), of paper eq. (3)."""
         W_K, W_Q, W_V, W_O = theta
         A, B = self._A.reshape(self._rows.shape), self._B.reshape(self._rows.shape)
-        np.matmul(self._rows, W_K @ W_Q.T, out=A)
-        np.matmul(self._rows, W_V @ W_O.T, out=B)
+        np.matmul(self._rows, flush(W_K @ W_Q.T), out=A)
+        np.matmul(self._rows, flush(W_V @ W_O.T), out=B)
         total = self._kernel(self.X, self.Y, self._A, self._B)
         g_KQ = self._rows.T @ A / -self.X.size  # -dL/d(W_K W_Q^T)
         g_VO = self._rows.T @ B / -self.X.size
@@ -231,7 +230,7 @@ def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, see
     weight : float
         A coordinate is active while its product is above the square of this.
     seed : int
-        Of the order of the samples.
+        Of the order of the samples, the same at every init scale: runs of one problem differ by their scale alone.
     on_step : callable, optional
         Called with the time of each record.
 
