@@ -5,11 +5,14 @@ import http.server
 import io
 import json
 import logging
+import multiprocessing
+import os
 import pickle
 import shutil
 import struct
 import tarfile
 import threading
+import time
 import zlib
 from collections import namedtuple
 from hashlib import sha256
@@ -20,8 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rank_increase import sources
-from rank_increase.data import FILES, DatasetError, Source, Split, map_in_order, open_dataset, pack
+from rank_increase import ownership, sources
+from rank_increase.data import FILES, DatasetError, Source, Split, check_arrays, map_in_order, open_dataset, pack
 
 
 def made_up(rng, train=5, test=3, shape=(4, 4, 2), classes=3, **change):
@@ -134,6 +137,99 @@ def test_arrays_of_another_type_or_shape_are_refused(tmp_path, rng):
     np.save(tmp_path / "set" / "test_labels.npy", np.array([0, 1, 99]))
     with pytest.raises(DatasetError, match="label 99"):
         open_dataset(tmp_path / "set")
+
+
+# Several processes
+
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["rank_increase.sources"])
+
+
+def start_together(function, *arguments):
+    """Exit codes of two processes that call a function, with a barrier that they can meet at, at the same time."""
+    barrier = CONTEXT.Barrier(2, timeout=120)
+    processes = [CONTEXT.Process(target=function, args=(barrier, *arguments)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    return [process.exitcode for process in processes]
+
+
+def pack_digits(barrier, folders, again):
+    ownership.POLL = 0.01  # this process waits, and the test with it
+    description = {"source": "digits"}
+    source = sources.open_source(description, "")
+    for folder in folders:
+        counted = []
+        barrier.wait()
+        pack(folder, source, description, counted.append, again=again)
+        if counted:
+            (folder.parent / f"packed by {os.getpid()}").touch()
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_two_processes_that_pack_one_dataset_both_finish_and_it_is_whole(tmp_path, again):
+    folders = [tmp_path / str(attempt) / "digits" for attempt in range(20)]
+    assert start_together(pack_digits, folders, again) == [0, 0]
+    for folder in folders:
+        check_arrays(folder)
+        assert open_dataset(folder).train_images.shape == (1438, 8, 8, 1)
+        assert sorted(os.listdir(folder)) == sorted(FILES)
+        beside = sorted(os.listdir(folder.parent))
+        assert beside[0] == "digits" and len(beside) == (3 if again else 2)  # else the second has nothing to do
+
+
+def pack_for_ever(folder, begun):
+    def chunks():
+        while True:
+            begun.set()
+            yield np.zeros((1, 2, 2, 1), dtype=np.uint8), np.array([0])
+
+    splits = {split: Split(split, 10**6, chunks()) for split in ("train", "test")}
+    pack(folder, Source(["one"], (2, 2, 1), splits, {}), {})
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next(tmp_path, rng):
+    begun = CONTEXT.Event()
+    process = CONTEXT.Process(target=pack_for_ever, args=(tmp_path / "set", begun))
+    process.start()
+    assert begun.wait(60)
+    process.kill()
+    process.join()
+    assert os.listdir(tmp_path) == [".set.packing"]
+    pack(tmp_path / "set", made_up(rng)[0], {})
+    assert os.listdir(tmp_path) == ["set"]
+    check_arrays(tmp_path / "set")
+
+
+def test_dataset_of_another_description_is_replaced_and_readers_of_the_old_one_keep_it(tmp_path, rng):
+    source, arrays = made_up(rng)
+    pack(tmp_path / "set", source, {"size": 4})
+    before = open_dataset(tmp_path / "set")
+    source, others = made_up(rng)
+    pack(tmp_path / "set", source, {"size": 4}, again=False)
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").train_images, arrays["train_images"])
+    pack(tmp_path / "set", source, {"size": 5}, again=False)
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").train_images, others["train_images"])
+    np.testing.assert_array_equal(before.train_images, arrays["train_images"])
+
+
+def test_folder_with_other_files_is_not_replaced(tmp_path, rng):
+    (tmp_path / "set" / "train").mkdir(parents=True)  # `data_dir` is where the source lies
+    with pytest.raises(DatasetError, match="set, where the dataset is to go, holds other files, such as train: move"):
+        pack(tmp_path / "set", made_up(rng)[0], {})
+    assert os.listdir(tmp_path) == ["set"] and os.listdir(tmp_path / "set") == ["train"]
+
+
+def test_dataset_behind_a_link_is_replaced_where_it_lies(tmp_path, rng):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "set").symlink_to(tmp_path / "large disk" / "set")
+    for _ in range(2):
+        pack(tmp_path / "set", made_up(rng)[0], {})
+    assert (tmp_path / "set").is_symlink()
+    assert os.listdir(tmp_path / "large disk") == ["set"]
 
 
 def test_map_in_order_keeps_order_and_looks_only_a_little_ahead():
@@ -500,7 +596,7 @@ CONTENT = np.random.default_rng(1).bytes(300_000)
 
 @pytest.fixture
 def server():
-    """Address of a server with /good, /wrong, and /flaky, which breaks off after a third of what it is asked for."""
+    """Address of a server with /good, /slow, /wrong, and /flaky, which breaks off after a third of the file."""
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -517,6 +613,8 @@ def server():
             self.send_response(206 if begun else 200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            if self.path == "/slow":
+                time.sleep(0.5)
             self.wfile.write(content[: len(CONTENT) // 3] if self.path == "/flaky" else content)
 
         def log_message(self, *_):
@@ -540,6 +638,20 @@ def test_broken_download_goes_on_where_it_was(tmp_path, server):
     fetch(address, tmp_path / "file", "flaky")
     assert len(requests) == 3  # what is there is not asked for again
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def download_slowly(barrier, address, path):
+    ownership.POLL = 0.01
+    barrier.wait()
+    fetch(address, path, "slow")
+
+
+def test_two_processes_download_a_file_once(tmp_path, server):
+    address, requests = server
+    assert start_together(download_slowly, address, tmp_path / "file") == [0, 0]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert len(requests) == 1
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_mirror_with_another_file_is_passed_over(tmp_path, server):

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import os
 import pickle
 import struct
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from contextlib import suppress
 from hashlib import sha256
 from http.client import HTTPException
 from itertools import islice
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 from PIL import ExifTags, Image, ImageOps
 
 from rank_increase.data import DatasetError, Source, Split, file_sha256, map_in_order
+from rank_increase.ownership import owned
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SHARD = 256  # images decoded at a time by one thread
@@ -158,7 +161,8 @@ def _read_member(tar, member):
 def download(mirrors, path, digest, rounds=3, pause=5.0):
     """A file with this SHA-256, at `path`: from there, or from the first mirror that has it.
 
-    What has come of a download that broke off stays beside it, and the next attempt goes on from there.
+    What has come of a download that broke off stays beside it, and the next attempt goes on from there. A process that
+    needs a file which another is downloading waits for it.
 
     Parameters
     ----------
@@ -179,7 +183,18 @@ def download(mirrors, path, digest, rounds=3, pause=5.0):
     """
     if path.exists() and file_sha256(path) == digest:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    turn = path.with_name(f".{path.name}.download")
+    try:
+        with owned(turn, f"download of {path}", patience=math.inf) as ownership:
+            if not path.exists() or file_sha256(path) != digest:  # else another process has just got it
+                _download(mirrors, path, digest, rounds, pause, ownership)
+    finally:
+        with suppress(OSError):  # another process has its turn
+            turn.rmdir()
+    return path
+
+
+def _download(mirrors, path, digest, rounds, pause, ownership):
     part, problems = path.with_name(f"{path.name}.part"), {}
     for attempt in range(rounds):
         for address in mirrors:
@@ -191,8 +206,9 @@ def download(mirrors, path, digest, rounds=3, pause=5.0):
                 problems[address] = str(error) or type(error).__name__
                 continue
             if file_sha256(part) == digest:
+                ownership.check()
                 os.replace(part, path)
-                return path
+                return
             # If the beginning was another mirror's, this one may be right: its next turn starts from nothing.
             part.unlink()
             problems[address] = "another SHA-256 than expected"
