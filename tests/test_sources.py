@@ -69,9 +69,10 @@ def study(tmp_path, images):
     """Runs Snakemake in a folder of its own, with packed datasets in `data`; returns exit code and what it said."""
 
     def run(*arguments, data="null", folder="run"):
-        (tmp_path / "small.yaml").write_text(STUDY.format(data=data, images=images))
+        config = tmp_path / f"{folder}.yaml"
+        config.write_text(STUDY.format(data=data, images=images))
         line = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", tmp_path / folder]
-        line += ["--cores", "2", *arguments, "--configfile", tmp_path / "small.yaml"]
+        line += ["--cores", "2", *arguments, "--configfile", config]
         done = subprocess.run(
             line, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
         )
