@@ -4,10 +4,16 @@ import errno
 import http.server
 import io
 import json
+import logging
+import multiprocessing
+import os
 import pickle
 import shutil
+import struct
 import tarfile
 import threading
+import time
+import zlib
 from collections import namedtuple
 from hashlib import sha256
 
@@ -17,8 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from rank_increase import sources
-from rank_increase.data import FILES, DatasetError, Source, Split, map_in_order, open_dataset, pack
+from rank_increase import ownership, sources
+from rank_increase.data import FILES, DatasetError, Source, Split, check_arrays, map_in_order, open_dataset, pack
 
 
 def made_up(rng, train=5, test=3, shape=(4, 4, 2), classes=3, **change):
@@ -133,6 +139,99 @@ def test_arrays_of_another_type_or_shape_are_refused(tmp_path, rng):
         open_dataset(tmp_path / "set")
 
 
+# Several processes
+
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["rank_increase.sources"])
+
+
+def start_together(function, *arguments):
+    """Exit codes of two processes that call a function, with a barrier that they can meet at, at the same time."""
+    barrier = CONTEXT.Barrier(2, timeout=120)
+    processes = [CONTEXT.Process(target=function, args=(barrier, *arguments)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    return [process.exitcode for process in processes]
+
+
+def pack_digits(barrier, folders, again):
+    ownership.POLL = 0.01  # this process waits, and the test with it
+    description = {"source": "digits"}
+    source = sources.open_source(description, "")
+    for folder in folders:
+        counted = []
+        barrier.wait()
+        pack(folder, source, description, counted.append, again=again)
+        if counted:
+            (folder.parent / f"packed by {os.getpid()}").touch()
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_two_processes_that_pack_one_dataset_both_finish_and_it_is_whole(tmp_path, again):
+    folders = [tmp_path / str(attempt) / "digits" for attempt in range(20)]
+    assert start_together(pack_digits, folders, again) == [0, 0]
+    for folder in folders:
+        check_arrays(folder)
+        assert open_dataset(folder).train_images.shape == (1438, 8, 8, 1)
+        assert sorted(os.listdir(folder)) == sorted(FILES)
+        beside = sorted(os.listdir(folder.parent))
+        assert beside[0] == "digits" and len(beside) == (3 if again else 2)  # else the second has nothing to do
+
+
+def pack_for_ever(folder, begun):
+    def chunks():
+        while True:
+            begun.set()
+            yield np.zeros((1, 2, 2, 1), dtype=np.uint8), np.array([0])
+
+    splits = {split: Split(split, 10**6, chunks()) for split in ("train", "test")}
+    pack(folder, Source(["one"], (2, 2, 1), splits, {}), {})
+
+
+def test_what_a_killed_process_left_is_deleted_by_the_next(tmp_path, rng):
+    begun = CONTEXT.Event()
+    process = CONTEXT.Process(target=pack_for_ever, args=(tmp_path / "set", begun))
+    process.start()
+    assert begun.wait(60)
+    process.kill()
+    process.join()
+    assert os.listdir(tmp_path) == [".set.packing"]
+    pack(tmp_path / "set", made_up(rng)[0], {})
+    assert os.listdir(tmp_path) == ["set"]
+    check_arrays(tmp_path / "set")
+
+
+def test_dataset_of_another_description_is_replaced_and_readers_of_the_old_one_keep_it(tmp_path, rng):
+    source, arrays = made_up(rng)
+    pack(tmp_path / "set", source, {"size": 4})
+    before = open_dataset(tmp_path / "set")
+    source, others = made_up(rng)
+    pack(tmp_path / "set", source, {"size": 4}, again=False)
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").train_images, arrays["train_images"])
+    pack(tmp_path / "set", source, {"size": 5}, again=False)
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").train_images, others["train_images"])
+    np.testing.assert_array_equal(before.train_images, arrays["train_images"])
+
+
+def test_folder_with_other_files_is_not_replaced(tmp_path, rng):
+    (tmp_path / "set" / "train").mkdir(parents=True)  # `data_dir` is where the source lies
+    with pytest.raises(DatasetError, match="set, where the dataset is to go, holds other files, such as train: move"):
+        pack(tmp_path / "set", made_up(rng)[0], {})
+    assert os.listdir(tmp_path) == ["set"] and os.listdir(tmp_path / "set") == ["train"]
+
+
+def test_dataset_behind_a_link_is_replaced_where_it_lies(tmp_path, rng):
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "set").symlink_to(tmp_path / "large disk" / "set")
+    for _ in range(2):
+        pack(tmp_path / "set", made_up(rng)[0], {})
+    assert (tmp_path / "set").is_symlink()
+    assert os.listdir(tmp_path / "large disk") == ["set"]
+
+
 def test_map_in_order_keeps_order_and_looks_only_a_little_ahead():
     taken = []
 
@@ -230,6 +329,156 @@ def test_mistakes_in_folders_are_sentences(folder, tmp_path):
     shutil.rmtree(folder / "val")
     with pytest.raises(DatasetError, match="images/val is no folder"):
         pack_folder(folder, tmp_path)
+
+
+# Images that are not 8-bit RGB
+
+
+COLORS = np.array([[[250, 10, 20], [0, 90, 200]], [[30, 140, 50], [255, 255, 0]]], dtype=np.uint8)  # (2, 2, 3)
+GRAY = np.array([[0, 40], [170, 255]], dtype=np.uint8)
+WHITE = 255
+
+
+def as_file(image, kind="png", **options):
+    buffer = io.BytesIO()
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def with_alpha(pixels, alpha):
+    return np.dstack([pixels, np.array(alpha, dtype=np.uint8)])
+
+
+def on_white(pixels, alpha):
+    """What a viewer shows of pixels (..., channels) with an alpha of 0 to 255 on a white page."""
+    share = np.array(alpha)[..., None] / 255
+    return np.rint(pixels * share + WHITE * (1 - share)).astype(int)
+
+
+def exif(orientation):
+    data = Image.Exif()
+    data[274] = orientation
+    return data
+
+
+def decoded(encoded, size=2):
+    pixels, kinds = sources._decode("an image", encoded, size)
+    return pixels.tolist(), kinds
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "ppm"])
+def test_16_bit_gray_is_scaled(kind):
+    deep = np.array([[0, 255], [0x1234, 0xFFFF]], dtype=np.uint16)
+    pixels, kinds = decoded(as_file(deep, kind))
+    assert pixels == np.repeat(np.array([[0, 0], [0x12, 0xFF]])[..., None], 3, axis=2).tolist()
+    assert kinds == ["deep", "gray"]
+
+
+def png_of_16_bit_color(pixels):
+    """A PNG with 16 bits per channel, which Pillow cannot write: header, filtered and compressed rows, end."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def test_16_bit_color_is_scaled_like_gray():
+    assert decoded(png_of_16_bit_color(COLORS.astype(int) * 256 + 77)) == (COLORS.tolist(), ["deep"])
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_32_bit_pixels_are_refused_because_their_range_is_unknown(mode):
+    with pytest.raises(DatasetError, match="an image is no readable image: its pixels are 32-bit .* of no known range"):
+        decoded(as_file(Image.new(mode, (2, 2), 3), "tiff"))
+
+
+def test_alpha_is_put_on_white():
+    alpha = [[0, 255], [128, 51]]
+    assert decoded(as_file(with_alpha(COLORS, alpha))) == (on_white(COLORS, alpha).tolist(), ["transparent"])
+    gray = on_white(np.repeat(GRAY[..., None], 3, axis=2), alpha).tolist()
+    assert decoded(as_file(with_alpha(GRAY, alpha))) == (gray, ["transparent", "gray"])
+    keyed = np.where((COLORS[0, 0] == COLORS).all(axis=2, keepdims=True), WHITE, COLORS).tolist()
+    assert decoded(as_file(COLORS, transparency=tuple(COLORS[0, 0].tolist()))) == (keyed, ["transparent"])
+
+
+def test_palette_gives_its_colors_and_its_transparent_color_is_white():
+    image = Image.fromarray(np.array([[0, 1], [2, 3]], dtype=np.uint8), "L").copy()
+    image.putpalette(COLORS.reshape(-1).tolist())
+    for kind in ("png", "gif"):
+        assert decoded(as_file(image, kind)) == (COLORS.tolist(), ["palette"])
+    on_page = COLORS.copy()
+    on_page[1, 0] = WHITE
+    for kind in ("png", "gif"):
+        assert decoded(as_file(image, kind, transparency=2)) == (on_page.tolist(), ["transparent", "palette"])
+
+
+def test_gray_gives_three_equal_channels():
+    assert decoded(as_file(GRAY)) == (np.repeat(GRAY[..., None], 3, axis=2).tolist(), ["gray"])
+    bits = np.repeat((GRAY > 100)[..., None] * 255, 3, axis=2).tolist()
+    assert decoded(as_file(GRAY > 100)) == (bits, ["gray"])
+
+
+def test_cmyk_is_converted():
+    ink = Image.fromarray(with_alpha(255 - COLORS, np.zeros((2, 2))), "CMYK")
+    assert decoded(as_file(ink, "tiff")) == (COLORS.tolist(), ["cmyk"])
+
+
+@pytest.mark.parametrize("kind", ["gif", "png", "webp", "tiff"])
+def test_first_frame_of_several_is_taken(kind):
+    first, other = Image.fromarray(COLORS), Image.fromarray(255 - COLORS)
+    options = {"lossless": True} if kind == "webp" else {}
+    pixels, kinds = decoded(as_file(first, kind, save_all=True, append_images=[other], **options))
+    assert pixels == COLORS.tolist()
+    assert "frames" in kinds
+
+
+@pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_sets_an_image_upright(kind, orientation):
+    # As the EXIF standard says what row 0 and column 0 of the stored image are.
+    upright = {
+        1: COLORS,
+        2: COLORS[:, ::-1],
+        3: COLORS[::-1, ::-1],
+        4: COLORS[::-1],
+        5: COLORS.transpose(1, 0, 2),
+        6: np.rot90(COLORS, -1),
+        7: np.rot90(COLORS, 2).transpose(1, 0, 2),
+        8: np.rot90(COLORS),
+    }[orientation]
+    options = {"lossless": True} if kind == "webp" else {}
+    pixels, kinds = decoded(as_file(COLORS, kind, exif=exif(orientation), **options))
+    assert pixels == upright.tolist()
+    assert kinds == ["rotated"] * (orientation > 1)
+
+
+def test_damaged_exif_is_no_reason_to_refuse_an_image():
+    assert decoded(as_file(COLORS, exif=b"Exif\0\0MM\0*\0\0")) == (COLORS.tolist(), [])
+
+
+def test_one_pixel_becomes_an_image_of_its_color():
+    pixels, kinds = decoded(as_file(COLORS[:1, :1]), size=5)
+    assert pixels == np.full((5, 5, 3), COLORS[0, 0]).tolist()
+    assert kinds == ["small"]
+
+
+def test_conversions_are_said_once_with_a_count(folder, tmp_path, monkeypatch, caplog):
+    for number in range(3):
+        (folder / "train/ant" / f"gray{number}.png").write_bytes(as_file(np.full((8, 8), 60 * number, np.uint8)))
+    (folder / "val/bee/turned.png").write_bytes(as_file(np.full((8, 8, 3), 9, np.uint8), exif=exif(6)))
+    monkeypatch.setattr(sources, "SHARD", 2)
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        pack_folder(folder, tmp_path)
+    assert caplog.messages == [
+        "train: images that are grayscale, and get three equal channels: 3",
+        "test: images that are stored turned or mirrored, and set upright by their EXIF orientation: 1",
+    ]
 
 
 # Parquet
@@ -347,7 +596,7 @@ CONTENT = np.random.default_rng(1).bytes(300_000)
 
 @pytest.fixture
 def server():
-    """Address of a server with /good, /wrong, and /flaky, which breaks off after a third of what it is asked for."""
+    """Address of a server with /good, /slow, /wrong, and /flaky, which breaks off after a third of the file."""
     requests = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -364,6 +613,8 @@ def server():
             self.send_response(206 if begun else 200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            if self.path == "/slow":
+                time.sleep(0.5)
             self.wfile.write(content[: len(CONTENT) // 3] if self.path == "/flaky" else content)
 
         def log_message(self, *_):
@@ -387,6 +638,20 @@ def test_broken_download_goes_on_where_it_was(tmp_path, server):
     fetch(address, tmp_path / "file", "flaky")
     assert len(requests) == 3  # what is there is not asked for again
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def download_slowly(barrier, address, path):
+    ownership.POLL = 0.01
+    barrier.wait()
+    fetch(address, path, "slow")
+
+
+def test_two_processes_download_a_file_once(tmp_path, server):
+    address, requests = server
+    assert start_together(download_slowly, address, tmp_path / "file") == [0, 0]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert len(requests) == 1
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_mirror_with_another_file_is_passed_over(tmp_path, server):

@@ -110,7 +110,7 @@ def test_killed_owner_on_this_machine_is_followed_at_once(tmp_path, holder, capl
         assert time.monotonic() - begun < 5
         assert [path.name for path in tmp_path.iterdir()] == ["owner.2"]
     assert caplog.messages == [
-        f"run: process {process.pid} on {socket.gethostname()} has ended, and this process goes on with the run"
+        f"run: process {process.pid} on {socket.gethostname()} has ended, and this process takes over"
     ]
 
 
@@ -124,7 +124,7 @@ def test_silent_owner_on_another_machine_is_followed_after_a_while(tmp_path, cap
     with caplog.at_level(logging.INFO, "rank_increase"), owned(tmp_path, "run", **FAST) as mine:
         assert 0.4 <= time.monotonic() - begun < 5
         assert mine.number == 5
-    assert "was not heard of for 0.4 s, and this process goes on with the run" in caplog.text
+    assert "was not heard of for 0.4 s, and this process takes over" in caplog.text
 
 
 def test_frozen_owner_finds_out_and_does_not_write(tmp_path, holder):

@@ -1,11 +1,13 @@
 """Training: the schedule, the order of the data, and runs that are killed, stopped, damaged or diverge."""
 
 import errno
+import json
 import logging
 import math
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import threading
 import time
@@ -18,12 +20,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import compute_spectra
 import train_vit
 from rank_increase import jobs, training
 from rank_increase.batches import Batches, _crop_and_flip, _Split
 from rank_increase.checkpoints import Checkpoints, Stopped, StopRequest
-from rank_increase.data import Source, Split, open_dataset, pack
+from rank_increase.data import DatasetError, Source, Split, open_dataset, pack
 from rank_increase.ownership import NotOwner, owned
+from rank_increase.snapshots import SnapshotError
 from rank_increase.tables import read_table
 from rank_increase.training import Job, Recipe, finished_metrics, publish_snapshots
 from rank_increase.vit import VisionTransformer, scale_initial_weights
@@ -472,6 +476,43 @@ def test_a_state_whose_snapshots_are_gone_is_not_gone_on_with(interrupted, undis
     assert_same_run(results(interrupted), undisturbed)
 
 
+def truncate(path):
+    """Cut the end off a file where it is: another name of the same file is cut off too."""
+    os.truncate(path, path.stat().st_size - 5)
+
+
+def flip_a_bit(path):
+    with open(path, "r+b") as file:
+        file.seek(-7, os.SEEK_END)
+        value = file.read(1)[0]
+        file.seek(-7, os.SEEK_END)
+        file.write(bytes([value ^ 1]))
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit])
+def test_run_with_a_damaged_snapshot_trains_it_again(interrupted, undisturbed, caplog, damage):
+    damage(training.snapshot_path(interrupted.scratch, 1))
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train(interrupted)
+    assert "epoch_1.safetensors is damaged" in caplog.text and "goes on after" not in caplog.text
+    assert_same_run(results(interrupted), undisturbed)
+
+
+def test_run_resumes_from_the_last_checkpoint_before_a_damaged_snapshot(job, undisturbed, monkeypatch, caplog):
+    job = replace(job, recipe=LONG, checkpoint_minutes=0)
+    # Checkpoints after steps 11 and 12; step 12 ends epoch 3, after which `LONG` keeps a snapshot.
+    assert 3 in LONG.snapshot_epochs() and len(undisturbed[0]) == 40
+    monkeypatch.setattr(StopRequest, "reason", property(lambda _: "enough" if newest_step(job) >= 11 else None))
+    with pytest.raises(Stopped, match="after step 12 of"):
+        train(job)
+    monkeypatch.undo()
+    truncate(training.snapshot_path(job.scratch, 3))
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train(replace(job, checkpoint_minutes=60))
+    assert "epoch_3.safetensors is damaged" in caplog.text and "goes on after step 11 of 160" in caplog.text
+    assert_same_run(results(job), undisturbed)
+
+
 def test_metrics_that_are_gone_come_back_from_the_state(interrupted, undisturbed):
     (job_path(interrupted) / "metrics.csv").unlink()
     assert len(run_of(interrupted).rows) == len(pd.read_csv(job_path(interrupted) / "metrics.csv")) > 0
@@ -583,6 +624,88 @@ def test_snapshots_are_linked_or_copied_and_replace_what_is_there(job, tmp_path,
     assert {name: path.read_bytes() for name, path in published.items()} == results(job)[1]
     assert {path.stat().st_nlink for path in published.values()} == {2 if linked else 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["published", "scratch"]
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit])
+@pytest.mark.parametrize("linked", [True, False])
+def test_damaged_published_snapshot_is_named_and_the_same_command_mends_it(
+    job, tmp_path, monkeypatch, caplog, damage, linked
+):
+    if not linked:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EXDEV, "another file system")))
+    outputs = {"metrics": tmp_path / "out/metrics.parquet", "snapshots": tmp_path / "out/snapshots"}
+    train_vit.main(**outputs, job=job, processes=1, provenance={})
+    metrics, snapshots = results(job)
+    damage(outputs["snapshots"] / "epoch_1.safetensors")
+    spectra = {"metrics": outputs["metrics"], "spectra": tmp_path / "out/spectra.parquet", "provenance": {}}
+    with pytest.raises(ValueError, match=r"epoch_1.safetensors is damaged.*: delete .*out/snapshots and run the same"):
+        compute_spectra.main(outputs["snapshots"], **spectra)
+    shutil.rmtree(outputs["snapshots"])  # as the message says
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train_vit.main(**outputs, job=job, processes=1, provenance={})
+    assert ("cannot resume" in caplog.text) == linked  # a copy in the scratch folder is still whole
+    published = {path.name: path.read_bytes() for path in outputs["snapshots"].iterdir()}
+    assert published == results(job)[1] == snapshots
+    pd.testing.assert_frame_equal(results(job)[0], metrics, check_exact=True)
+    compute_spectra.main(outputs["snapshots"], **spectra)
+    assert spectra["spectra"].exists()
+
+
+def test_snapshot_damaged_while_its_run_trains_is_not_published(job, tmp_path):
+    with owned(job.scratch, job.label) as ownership:
+        training.train(job, ownership)
+        truncate(training.snapshot_path(job.scratch, 1))
+        with pytest.raises(SnapshotError, match="epoch_1.safetensors is damaged.*: run the same command again"):
+            publish_snapshots(job, ownership, tmp_path / "published")
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
+
+
+# The dataset is what was packed
+
+
+def overwrite(path):
+    """Other pixels or labels in the same place, of the same size and time."""
+    times = path.stat().st_mtime_ns, path.stat().st_mtime_ns
+    array = np.load(path, mmap_mode="r+")
+    array[0] = 1 - array[0]
+    array.flush()
+    os.utime(path, ns=times)
+
+
+@pytest.mark.parametrize("name", ["train_images", "test_images", "train_labels", "test_labels"])
+def test_dataset_that_was_changed_in_place_is_refused_also_by_a_finished_run(job, dataset, tmp_path, name):
+    copy = tmp_path / "data"
+    shutil.copytree(dataset, copy)
+    job = replace(job, dataset=str(copy))
+    train(job)
+    overwrite(copy / f"{name}.npy")
+    with pytest.raises(DatasetError, match=rf"{name}.npy is not what was packed .*: delete {copy}, and the same"):
+        train(job)
+    shutil.rmtree(copy)
+    shutil.copytree(dataset, copy)  # packed again
+    train(job)
+
+
+def test_dataset_from_another_place_with_the_same_contents_is_the_same_dataset(job, dataset, tmp_path, caplog):
+    train(job)
+    copy = tmp_path / "data"
+    shutil.copytree(dataset, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["source"] = {"path": "/elsewhere", "sha256": {}}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with caplog.at_level(logging.INFO, "rank_increase"):
+        train(replace(job, dataset=str(copy)))
+    assert "was trained to the end before" in caplog.text
+
+
+def test_signal_ends_the_check_of_a_large_dataset(job, monkeypatch):
+    def slow_check(_, advance):
+        os.kill(os.getpid(), signal.SIGTERM)
+        advance(1)
+
+    monkeypatch.setattr(training, "check_arrays", slow_check)
+    with pytest.raises(Stopped, match="received SIGTERM; the same command goes on"):
+        train(job)
 
 
 def test_snapshots_of_a_run_that_was_taken_over_are_not_published(job, tmp_path):

@@ -1,7 +1,9 @@
 """Checks of the configuration and the functions that rules use; the only Python of the workflow's rules."""
 
 import os
+import re
 import sys
+from functools import cache
 from glob import glob
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
@@ -17,6 +19,7 @@ from rank_increase.configuration import (
 )
 from rank_increase.digest import folder_digest, library_digest
 from rank_increase.failures import describe_failures
+from rank_increase.fingerprints import source_exists, source_fingerprint
 
 try:
     check_demo(config, read_config(f"{workflow.basedir}/config/config.yaml"))
@@ -31,9 +34,13 @@ except ConfigError as error:
 
 TOY_TABLES = ["trajectory", "events", "conservation", "stages", "theorem", "perturbations"]
 VIT_TABLES = ["metrics", "spectra", "baselines"]
-PACKED_ARRAYS = ["train_images", "train_labels", "test_images", "test_labels"]
 RESULTS = f"results/{config['study']}"
 DATASETS = os.path.expanduser(config["data_dir"] or f"{RESULTS}/datasets")
+PACKED_ARRAYS = [f"{split}_{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
+# Snakemake deletes what a rule declares before it runs, also what another study has just packed. So of a folder that
+# studies share, only the manifest is declared, and as a file that is updated, which Snakemake leaves in place.
+DECLARED_ARRAYS = [] if config["data_dir"] else PACKED_ARRAYS
+shared = update if config["data_dir"] else str
 SCRATCH = f"{config['scratch_dir']}/{config['study']}" if config["scratch_dir"] else f"{RESULTS}/scratch"
 STUDY = {"config": config, "results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 TOY_RUNS = toy_runs(config)
@@ -88,13 +95,32 @@ def vit_files(pattern, dataset=None):
 
 
 def packed_files(wildcards):
-    """Arrays of a packed dataset."""
-    return [f"{DATASETS}/{wildcards.dataset}/{name}.npy" for name in PACKED_ARRAYS]
+    """Arrays of a packed dataset that Snakemake knows of."""
+    return [f"{DATASETS}/{wildcards.dataset}/{name}" for name in DECLARED_ARRAYS]
+
+
+def datasets_to_pack():
+    """Names of datasets, as a regular expression; one that is packed and whose source is gone is used as it is."""
+    files = ["manifest.json", *PACKED_ARRAYS]
+    packed = {name for name in config["datasets"] if all(os.path.exists(f"{DATASETS}/{name}/{file}") for file in files)}
+    names = [name for name, source in config["datasets"].items() if name not in packed or source_exists(source)]
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def dataset_source(wildcards):
     """What the configuration says of where a dataset comes from."""
     return config["datasets"][wildcards.dataset]
+
+
+@cache
+def fingerprint(dataset):
+    """What changes with any file of the source of a dataset; looked at once per start."""
+    return source_fingerprint(config["datasets"][dataset])
+
+
+def dataset_fingerprint(wildcards):
+    """The fingerprint of the source of this dataset."""
+    return fingerprint(wildcards.dataset)
 
 
 def run_model(wildcards):

@@ -11,11 +11,14 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(folder, *, source, downloads, threads, label):
-    """Pack the dataset that `source`, an entry under `datasets` in the configuration, describes into `folder`."""
+def main(folder, *, source, fingerprint, code, downloads, threads, label):
+    """Pack the dataset that `source`, an entry under `datasets` in the configuration, describes into `folder`.
+
+    The folder is left as it is if another study has packed there the same source, in the same state, by the same code.
+    """
     opened = open_source(source, downloads, threads)
     with progress(label, sum(split.count for split in opened.splits.values())) as advance:
-        pack(folder, opened, source, advance)
+        pack(folder, opened, {**source, "fingerprint": fingerprint, "code": code}, advance, again=False)
 
 
 if __name__ == "__main__":
@@ -23,6 +26,8 @@ if __name__ == "__main__":
     main(
         Path(snakemake.output.manifest).parent,
         source=snakemake.params.source,
+        fingerprint=snakemake.params.fingerprint,
+        code=snakemake.params.code,
         downloads=snakemake.params.downloads,
         threads=snakemake.threads,
         label=f"packing {snakemake.wildcards.dataset}",

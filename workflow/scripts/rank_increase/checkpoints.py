@@ -55,8 +55,11 @@ class Checkpoints:
         for old in self._newest_first()[KEPT:]:
             old.unlink(missing_ok=True)
 
-    def load(self):
-        """The newest state that is whole, tensors on the CPU, or None; nothing but tensors and values is unpickled."""
+    def load(self, usable=lambda state: True):
+        """The newest state that is whole and usable, or None; nothing but tensors and values is unpickled.
+
+        Tensors are on the CPU. States that are damaged, or that `usable`, a function of a state, rejects, are deleted.
+        """
         self._check()
         for left in self.folder.glob(".*.partial"):
             left.unlink(missing_ok=True)
@@ -66,10 +69,12 @@ class Checkpoints:
                 path.unlink()
                 continue
             state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["key"] == self._key:
+            if state["key"] != self._key:
+                logger.info("settings, data or code have changed since %s: starting from the beginning", path)
+                break
+            if usable(state):
                 return state
-            logger.info("settings, data or code have changed since %s: starting from the beginning", path)
-            break
+            path.unlink()
         shutil.rmtree(self.folder, ignore_errors=True)
         return None
 
@@ -84,7 +89,7 @@ class StopRequest:
     """
 
     def __init__(self):
-        self._signal = None
+        self.received = None  # name of the last signal
         end = os.environ.get("SLURM_JOB_END_TIME", "")
         self._deadline = int(end) - MARGIN if end.isdigit() else float("inf")
 
@@ -101,11 +106,11 @@ class StopRequest:
     def _note(self, number, _frame):
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
-        self._signal = signal.Signals(number).name
+        self.received = signal.Signals(number).name
 
     @property
     def reason(self):
         """Why to stop, for a sentence, or None."""
-        if self._signal:
-            return f"received {self._signal}"
+        if self.received:
+            return f"received {self.received}"
         return "the SLURM job is about to end" if time.time() > self._deadline else None

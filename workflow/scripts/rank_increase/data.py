@@ -6,11 +6,13 @@ train_labels.npy and test_labels.npy, int64, and manifest.json, which comes last
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -18,8 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rank_increase.ownership import owned
+
 SPLITS = ("train", "test")
-FILES = (*(f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels")), "manifest.json")
+ARRAYS = tuple(f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels"))
+FILES = (*ARRAYS, "manifest.json")
 
 
 class DatasetError(ValueError):
@@ -54,7 +59,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A packed dataset: its arrays, memory-mapped read-only, its manifest and the SHA-256 of that."""
+    """A packed dataset: its arrays, memory-mapped read-only, and its manifest.
+
+    digest is the SHA-256 of what the manifest says of the contents, wherever they come from.
+    """
 
     train_images: np.ndarray
     train_labels: np.ndarray
@@ -64,8 +72,11 @@ class Dataset:
     digest: str
 
 
-def pack(folder, source, description, on_images=None):
+def pack(folder, source, description, on_images=None, *, again=True):
     """Write a dataset: all of it or none.
+
+    Of several processes that pack into the same folder at the same time, on one machine or several, each waits for the
+    one before.
 
     Parameters
     ----------
@@ -73,29 +84,25 @@ def pack(folder, source, description, on_images=None):
         Where it goes. A dataset that is there already is replaced.
     source : Source
     description : dict
-        What the configuration says of the source; kept in the manifest.
+        What the dataset is made from: the source as the configuration has it, and more; kept in the manifest.
     on_images : callable, optional
         Called with the number of images packed so far.
+    again : bool
+        Whether to pack even if a dataset with the same description is there, which another process may have packed
+        while this one waited for it.
 
     Raises
     ------
     DatasetError
         If a label is none of the classes, a split has no images or all its images are of one colour, the disk is too
-        small or the folder cannot be written to; and what the source raises.
+        small, or the folder holds other files or cannot be written to; and what the source raises.
     """
-    folder = Path(folder)
-    temporary = folder.with_name(f".{folder.name}.partial")
+    folder = Path(folder).resolve()  # what a link points to is replaced, not the link
+    workplace = folder.with_name(f".{folder.name}.packing")
     try:
-        _check_disk(folder, source)
-        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
-        temporary.mkdir(parents=True)
-        manifest = _write(temporary, source, on_images)
-        manifest = {"source": {**description, "sha256": source.sha256}, **manifest}
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        folder.mkdir(exist_ok=True)
-        (folder / "manifest.json").unlink(missing_ok=True)
-        for name in FILES:
-            os.replace(temporary / name, folder / name)
+        with owned(workplace, f"dataset {folder}", patience=math.inf) as ownership:
+            if again or not _is_made_from(folder, description):
+                _pack_as_owner(folder, workplace, ownership, source, description, on_images)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DatasetError(
@@ -105,7 +112,51 @@ def pack(folder, source, description, on_images=None):
             raise DatasetError(f"no permission to write to {folder}: set `data_dir` to another place.") from error
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # it does not exist, or has another owner
+            workplace.rmdir()
+
+
+def _is_made_from(folder, description):
+    """Whether there is a dataset in the folder that was packed with this description."""
+    try:
+        made_from = dict(open_dataset(folder).manifest["source"])
+    except DatasetError:
+        return False
+    del made_from["sha256"]
+    return made_from == json.loads(json.dumps(description))
+
+
+def _pack_as_owner(folder, workplace, ownership, source, description, on_images):
+    """Write a dataset beside its folder, and put it there in one step."""
+    for left in filter(Path.is_dir, workplace.iterdir()):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    new, old = (workplace / f"{ownership.owner.token}.{part}" for part in ("new", "old"))
+    try:
+        _check_folder(folder)
+        _check_disk(folder, source)
+        new.mkdir()
+        manifest = _write(new, source, on_images)
+        manifest = {"source": {**description, "sha256": source.sha256}, **manifest}
+        (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        ownership.check()
+        _check_folder(folder)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+    finally:
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _check_folder(folder):
+    """Refuse to replace a folder that holds more than a dataset."""
+    others = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    others = [name for name in others if name not in FILES and not name.startswith(".")]
+    if others:
+        raise DatasetError(
+            f"{folder}, where the dataset is to go, holds other files, such as {others[0]}: move them away, or set"
+            " `data_dir` to another place."
+        )
 
 
 def _check_disk(folder, source):
@@ -177,14 +228,8 @@ def open_dataset(folder):
         If a file is missing, cut short, or not what the manifest says.
     """
     folder = Path(folder)
-    try:
-        text = (folder / "manifest.json").read_bytes()
-        manifest = json.loads(text)
-        shape, counts, classes = manifest["shape"], manifest["counts"], len(manifest["classes"])
-    except FileNotFoundError as error:
-        raise DatasetError(f"{error.filename} does not exist: {folder} is no packed dataset.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{folder}/manifest.json is damaged: delete the folder, and it is made anew.") from error
+    manifest = _read_manifest(folder)
+    shape, counts, classes = manifest["shape"], manifest["counts"], len(manifest["classes"])
     arrays = {}
     for split in SPLITS:
         for kind, dtype, of_one in (("images", np.uint8, shape), ("labels", np.int64, [])):
@@ -203,7 +248,62 @@ def open_dataset(folder):
                 )
             arrays[name] = array
         _check_labels(arrays[f"{split}_labels"], classes, folder / f"{split}_labels.npy", 0)
-    return Dataset(**arrays, manifest=manifest, digest=sha256(text).hexdigest())
+    contents = {key: value for key, value in manifest.items() if key != "source"}
+    digest = sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+    return Dataset(**arrays, manifest=manifest, digest=digest)
+
+
+def _read_manifest(folder):
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        for key in ("source", "classes", "shape", "counts", "mean", "std", "sha256"):
+            manifest[key]
+        for name in ARRAYS:
+            manifest["sha256"][name]
+    except FileNotFoundError as error:
+        raise DatasetError(f"{error.filename} does not exist: {folder} is no packed dataset.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{folder}/manifest.json is damaged: delete the folder, and it is made anew.") from error
+    return manifest
+
+
+def array_bytes(folder):
+    """How much `check_arrays` reads."""
+    return sum((Path(folder) / name).stat().st_size for name in ARRAYS)
+
+
+def check_arrays(folder, on_bytes=None):
+    """Compare the arrays of a packed dataset, all of their bytes, with the manifest.
+
+    Parameters
+    ----------
+    folder : str
+    on_bytes : callable, optional
+        Called with the number of bytes read so far.
+
+    Raises
+    ------
+    DatasetError
+        If a file is missing or not what was packed.
+    """
+    folder, read = Path(folder), 0
+
+    def advance(size):
+        nonlocal read
+        read += size
+        if on_bytes:
+            on_bytes(read)
+
+    for name, recorded in _read_manifest(folder)["sha256"].items():
+        try:
+            found = file_sha256(folder / name, advance)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{folder / name} is missing: delete {folder}, and it is made anew.") from error
+        if found != recorded:
+            raise DatasetError(
+                f"{folder / name} is not what was packed (its SHA-256 is not that in manifest.json): delete {folder},"
+                " and the same command packs the dataset again."
+            )
 
 
 def map_in_order(function, items, threads):
@@ -224,10 +324,12 @@ def map_in_order(function, items, threads):
             pool.shutdown(cancel_futures=True)
 
 
-def file_sha256(path):
-    """SHA-256 of a file, hexadecimal."""
+def file_sha256(path, on_bytes=None):
+    """SHA-256 of a file, hexadecimal; `on_bytes` is called with the size of each block that was read."""
     digest = sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
+            if on_bytes:
+                on_bytes(len(block))
     return digest.hexdigest()

@@ -9,6 +9,7 @@ the while finds out before it puts the next file in place, and stops.
 import errno
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -182,13 +183,14 @@ def _claim(folder, label, patience, silence):
             if now - start > patience:
                 raise NotOwner(_busy(label, owner, folder))
             if owner != announced:
-                logger.info("%s: %s may still be at work; waiting %g s at most", label, owner, patience)
+                limit = "until it is done" if patience == math.inf else f"{patience:g} s at most"
+                logger.info("%s: %s may still be at work; waiting %s", label, owner, limit)
                 announced = owner
             time.sleep(min(POLL, silence / 10))
         elif _create(folder, number + 1, mine):
             if owner:
                 why = "has ended" if owner.is_dead() else f"was not heard of for {silence:g} s"
-                logger.info("%s: %s %s, and this process goes on with the run", label, owner, why)
+                logger.info("%s: %s %s, and this process takes over", label, owner, why)
             for old in _numbers(folder):
                 if old <= number:
                     _path(folder, old).unlink(missing_ok=True)

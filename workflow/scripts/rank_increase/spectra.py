@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from rank_increase.notation import PRODUCTS
+from rank_increase.snapshots import SnapshotError, check_snapshot, open_snapshot
 
 NUMERICAL_RANK_RTOL = 0.01  # a choice: the tables hold all singular values, so any other can be had from them
 # Of the largest singular value. An eigenvalue of the Gram matrix has an error of 1e-15 of the largest, so its root has
@@ -236,7 +237,7 @@ class Snapshots:
 
     def __init__(self, folder):
         files = {int(path.stem.removeprefix("epoch_")): path for path in Path(folder).glob("epoch_*.safetensors")}
-        self.epochs, self._files = sorted(files), files
+        self.epochs, self._files, self._checked = sorted(files), files, set()
         if 0 not in files:
             raise ValueError(f"{folder} has no epoch_0.safetensors, the weights at initialization")
         self.layers = sum(name.endswith(".W_K") for name in self._open(0).keys())  # noqa: SIM118 - not a dict
@@ -244,10 +245,17 @@ class Snapshots:
             raise ValueError(f"{files[0]} has no weights layer_0.W_K")
 
     def _open(self, epoch):
+        path = self._files[epoch]
         try:
-            return safe_open(self._files[epoch], framework="numpy")
-        except SafetensorError as error:
-            raise ValueError(f"{self._files[epoch]} is damaged: {error}") from error
+            if epoch not in self._checked:
+                check_snapshot(path)
+                self._checked.add(epoch)
+            return open_snapshot(path)
+        except SnapshotError as error:
+            raise ValueError(
+                f"{error}: delete {path.parent} and run the same command again, which takes the snapshots from the"
+                " scratch folder of the run if they are whole there, and trains again if not."
+            ) from error
 
     def factors(self, epoch, layer):
         """Factors of both products of all heads of a layer; a dict product -> (A, B), each (heads, dim, dim_head).

@@ -15,16 +15,16 @@ import pandas as pd
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from rank_increase.batches import Batches
 from rank_increase.checkpoints import SIGNALS, Checkpoints, Stopped, StopRequest
-from rank_increase.data import DatasetError, open_dataset
+from rank_increase.data import DatasetError, array_bytes, check_arrays, open_dataset
 from rank_increase.jobs import append_log, progress
 from rank_increase.ownership import NotOwner
+from rank_increase.snapshots import SnapshotError, check_snapshot, write_snapshot
 from rank_increase.tables import SCHEMAS, atomic
 from rank_increase.vit import VisionTransformer, scale_initial_weights
 
@@ -168,8 +168,9 @@ def train(job, ownership, processes=1):
     FloatingPointError
         If the loss is no longer finite; what was measured until then stays.
     DatasetError, ValueError
-        If the dataset is damaged, or does not fit the model or the recipe.
+        If the dataset is damaged or was changed since it was packed, or does not fit the model or the recipe.
     """
+    _check_dataset(job)
     if processes == 1:
         _train(job, ownership)
         return
@@ -193,6 +194,20 @@ def train(job, ownership, processes=1):
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _check_dataset(job):
+    """Compare the dataset with its manifest, once for all processes; a signal ends this early."""
+    label = f"{job.label}: checking {job.dataset}"
+    open_dataset(job.dataset)  # names files that are missing
+    with StopRequest() as stop, progress(label, array_bytes(job.dataset)) as advance:
+
+        def advance_or_stop(done):
+            advance(done)
+            if stop.received:
+                raise Stopped(f"{label}: received {stop.received}; the same command goes on with the run.")
+
+        check_arrays(job.dataset, advance_or_stop)
 
 
 def _pass_on(number, _frame):
@@ -314,15 +329,19 @@ class _Run:
             logger.info("%s: goes on after step %d of %d", self.job.label, self.step, self._last_step)
 
     def _saved_state(self):
-        """The state to go on from, or None; one without the snapshots before it would end with some missing."""
-        state = self.checkpoints.load()
-        if state is None:
-            return None
+        """The state to resume from, or None: the newest whose snapshots so far are whole, lest the run ends without."""
+        return self.checkpoints.load(self._has_whole_snapshots)
+
+    def _has_whole_snapshots(self, state):
         done = [epoch for epoch in self.recipe.snapshot_epochs() if epoch * self.batches.steps <= state["step"]]
-        if all(snapshot_path(self.job.scratch, epoch).exists() for epoch in done):
-            return state
-        logger.warning("%s: snapshots are missing in %s: from the beginning", self.job.label, self.job.scratch)
-        return None
+        try:
+            for epoch in done:
+                check_snapshot(snapshot_path(self.job.scratch, epoch))
+        except SnapshotError as error:
+            message = "%s: cannot resume after step %d, because snapshots are missing or damaged: %s"
+            logger.warning(message, self.job.label, state["step"], error)
+            return False
+        return True
 
     @property
     def _last_step(self):
@@ -442,12 +461,12 @@ class _Run:
         if not self.first:
             return
         tensors = {
-            f"layer_{layer}.{name}": weight
+            f"layer_{layer}.{name}": weight.numpy()
             for layer, weights in enumerate(self.model.attention_weights())
             for name, weight in weights.items()
         }
         with atomic(snapshot_path(self.job.scratch, epoch)) as temporary:
-            save_file(tensors, temporary)
+            write_snapshot(temporary, tensors)
             _flush(temporary)
             self.ownership.check()
 
@@ -510,6 +529,13 @@ def publish_snapshots(job, ownership, folder):
     """Put the snapshots of a run that is done into `folder`, all or none, whatever is there.
 
     They are links to those in the scratch folder, which take no room, or copies if that is on another file system.
+
+    Raises
+    ------
+    SnapshotError
+        If one is missing or damaged; nothing is published.
+    NotOwner
+        If another process has taken the scratch folder over.
     """
     folder = Path(folder)
     temporary, old = (folder.with_name(f".{folder.name}.{ownership.owner.token}.{part}") for part in ("new", "old"))
@@ -517,6 +543,10 @@ def publish_snapshots(job, ownership, folder):
         temporary.mkdir(parents=True)
         for epoch in job.recipe.snapshot_epochs():
             source = snapshot_path(job.scratch, epoch)
+            try:
+                check_snapshot(source)
+            except SnapshotError as error:
+                raise SnapshotError(f"{error}: run the same command again, to train again from before it.") from error
             try:
                 os.link(source, temporary / source.name)
             except OSError:
