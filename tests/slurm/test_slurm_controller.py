@@ -22,8 +22,8 @@ def slurmctld():
     """Stops and starts the daemon that all commands of Slurm ask."""
 
     def stop():
-        os.kill(pid := int(pid_file.read_text()), signal.SIGTERM)
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the end of slurmctld")
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        wait_for(lambda: not answers(), "the end of slurmctld")
 
     def start():
         sh("/usr/sbin/slurmctld")
