@@ -53,6 +53,10 @@ rule all:
         "All figures and tables are there"
 
 
+onstart:
+    prefer_own_squeue()
+
+
 onsuccess:
     print(outcome())
 

@@ -47,6 +47,13 @@ TOY_RUNS = toy_runs(config)
 VIT_RUNS = vit_runs(config)
 
 
+def prefer_own_squeue():
+    """Put slurm/bin, and the Python that runs it, first on the PATH of a controller that submits to SLURM."""
+    if workflow.executor_plugin.name == "slurm":
+        folders = [f"{workflow.basedir}/slurm/bin", os.path.dirname(sys.executable), os.environ["PATH"]]
+        os.environ["PATH"] = os.pathsep.join(folders)
+
+
 def toy_files(pattern, structure=None):
     """Paths of `pattern`, with {structure}, {alpha}, {seed}, for every toy run, or for those of one structure."""
     runs = [run for run in TOY_RUNS if structure in (None, run["structure"])]
