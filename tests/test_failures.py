@@ -133,7 +133,8 @@ def test_a_killed_process_is_told_from_a_killed_job(said, block):
     log = "Command 'set -euo pipefail;  python train_vit.py' died with <Signals.SIGKILL: 9>.\nslurmstepd-n1: error: x\n"
     assert "it was killed" in said(block(STATUS, "FAILED"), n10=log)
     assert "its time was up" in said(block(STATUS, "TIMEOUT"), n10=log)
-    assert "it does not say why" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGTERM: 15"))
+    assert "it was interrupted" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGTERM: 15"))
+    assert "it does not say why" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGUSR1: 10"))
 
 
 def test_a_run_that_was_warned_of_its_end_too_often_is_one_out_of_time(said, block):

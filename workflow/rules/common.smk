@@ -14,8 +14,10 @@ from rank_increase.configuration import (
     toy_runs,
     vit_runs,
 )
-from rank_increase.failures import describe_failures
+from rank_increase.failures import describe_failures, explain_full_disk
 
+if full := explain_full_disk():
+    sys.exit(full)
 try:
     check_config(config)
     check_folder(f"results/{config['study']}")
