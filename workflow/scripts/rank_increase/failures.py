@@ -7,6 +7,7 @@ from rank_increase.disk import is_full
 
 LOG_END = 20000  # characters of a log, among whose last lines the reasons are
 PROFILE = "slurm/config.yaml"
+NO_ROOM = r"the disk (of .* )?is full|too little disk|the quota is used up|No space left|Disk quota exceeded"
 MAKE_ROOM = "make room on that disk, and run the same command again"
 FULL = "the disk of {} is full"
 INTERRUPTED = ("it was interrupted", "run the same command again: it resumes, a training run from its last checkpoint")
@@ -59,11 +60,7 @@ REASONS = (
         "it was killed, which is what the system does to a job that takes more memory than there is",
         "raise its memory (`mem_mb`); `dmesg` on the node, or whoever runs it, can say whether that was why",
     ),
-    (
-        r"the disk (of .* )?is full|too little disk|the quota is used up|No space left|Disk quota exceeded",
-        None,
-        MAKE_ROOM,
-    ),
+    (NO_ROOM, None, MAKE_ROOM),
     (
         r"(the disk is read-only|there is no permission): .* cannot be written",
         None,
@@ -146,7 +143,7 @@ def _reason(name, block, exception, stopped):
         if any(re.search(pattern, part) for part in (said, *messages, *map(_ends_of_jobs, ends.values()))):
             return pattern, why or message or full, advice
     if is_full(_field(block, "output").split(",")[0]):  # and the log may lack its end
-        return full, full, MAKE_ROOM
+        return NO_ROOM, full, MAKE_ROOM
     if message:
         return message, message, "change what it names, and run the same command again"
     if name.startswith("group ") and not any("slurm_logs" in path.parts for path in ends):
