@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -143,7 +144,10 @@ def results(tmp_path_factory):
 
 
 def failing(results, target):
-    """What is said of a target on the full disk, whose inputs are there, if there is a block for its log."""
+    """Why a target, whose inputs are there, cannot be made on the full disk: with no block for its log, and with one.
+
+    In place of what Snakemake deletes first, such as an output of an earlier run, the log may find its block anyway.
+    """
     folder, path = results.folder.parents[1], results.folder / target
     whys = []
     code, text = run(folder, f"results/tiny/{target}")
@@ -161,8 +165,8 @@ def failing(results, target):
     code, text = run(folder, f"results/tiny/{target}")
     assert code == 0, text
     assert path.exists()
-    assert f"the disk of {path.parent} is full" in whys[0]
-    return whys[1]
+    assert all("is full" in why or "too little disk" in why for why in whys)
+    return whys
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,9 @@ def failing(results, target):
 def test_a_rule_on_a_full_disk_says_so_and_the_same_command_makes_its_output_once_there_is_room(
     results, target, written
 ):
-    assert f"results/tiny/{written or target}" in failing(results, target)
+    without_log, with_log = failing(results, target)
+    assert str(Path(target).parent) in without_log or str(results.folder) in without_log
+    assert f"results/tiny/{written or target}" in with_log
 
 
 def test_a_disk_that_is_full_before_a_run_begins_is_one_sentence(disk):

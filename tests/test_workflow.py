@@ -219,7 +219,9 @@ def test_an_interrupted_run_says_so_leaves_no_lock_and_resumes_with_the_same_com
     line, pipe = command(tree, folder, target.relative_to(folder), **options), subprocess.PIPE
     # Started in the background of a script, as by some CI systems, pytest and its children ignore SIGINT.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    process = subprocess.Popen(line, cwd=tree, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True, **heed)
+    process = subprocess.Popen(
+        line, cwd=tree, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True, **heed
+    )
     wait_for(folder / "results/tiny/logs/train_toy/diagonal_sgd_alpha_0.001_seed_99.log", process)
     time.sleep(0.3)
     os.killpg(process.pid, number)  # as Ctrl-C does
