@@ -15,11 +15,17 @@ CONFIG := $(if $(filter demo,$(STUDY)),,--configfile $(CONFIGFILE))
 quietly = messages=$$(mktemp); $(1) 2> $$messages; status=$$?; \
 	[ $$status = 0 ] || grep -v '^Missing metadata' $$messages >&2; rm $$messages; exit $$status
 
+# Each makes a numerical library (PyTorch, NumPy, OpenBLAS, Numba) leave out what the processor has and older ones lack.
+# NumPy 2.4 names its groups of instructions so: X86_V4 and what follows is AVX-512, X86_V3 is AVX2.
+PROCESSORS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 \
+	NPY_DISABLE_CPU_FEATURES=X86_V4,AVX512_ICL,AVX512_SPR NPY_DISABLE_CPU_FEATURES=X86_V3,X86_V4,AVX512_ICL,AVX512_SPR \
+	OPENBLAS_CORETYPE=Haswell NUMBA_CPU_NAME=generic OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
+
 # Not plain sh: with the default shell, make 3.81 (macOS) looks commands up on its own PATH, not on the one set here.
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: all env study plan status report publish readme cancel clean-scratch clean-snapshots test test-slow test-slurm bench lint lock clean help
+.PHONY: all env study plan status report publish readme cancel clean-scratch clean-snapshots test test-slow test-processors test-slurm bench lint lock clean help
 
 all: study ## install the environment and run a study to its figures and claims (STUDY=demo, CORES=all)
 	snakemake --cores $(CORES) $(CONFIG)
@@ -79,6 +85,11 @@ test: env ## run the tests
 
 test-slow: env ## run the tests that take longer, three minutes
 	pytest -m "slow and not slurm"
+
+test-processors: env ## run the tests as on other processors, and with one and two threads (an hour)
+	@for setting in $(PROCESSORS); do \
+		echo "$$setting:"; env $$setting pytest || failed="$$failed $$setting"; \
+	done; if [ "$$failed" ]; then echo "Tests failed under$$failed." >&2; exit 1; fi
 
 test-slurm: env ## start a SLURM of one node, test the profile on it, stop it (Debian or Ubuntu, as root)
 	tests/slurm/start_slurm.sh

@@ -4,8 +4,11 @@ from hypothesis import settings
 
 from rank_increase.toy import make_problem
 
-settings.register_profile("busy machine", deadline=None)  # how long an example takes says nothing of its truth
-settings.load_profile("busy machine")
+# The same examples in every run, or new ones with `pytest --hypothesis-profile search`. No deadline: how long an
+# example takes on a busy machine says nothing of its truth.
+settings.register_profile("search", deadline=None)
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.load_profile("same")
 
 
 class Quadratic:

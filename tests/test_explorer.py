@@ -306,12 +306,23 @@ def test_the_page_is_made_without_slow_packages():
 # The page in a browser
 
 
+def test_without_a_browser_the_end_of_the_tests_says_that_the_script_was_not_tested(tmp_path):
+    line = [sys.executable, "-m", "pytest", __file__, "-k", "arrow_keys", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        line, cwd=Path(__file__).parents[1], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert "the explorer's script was NOT TESTED" in done.stdout and "apt-get install chromium" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def chromium():
     """A headless Chromium."""
     paths = [shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")]
     if not all(paths):
-        pytest.skip("no chromium and chromedriver here; on Debian: apt-get install chromium chromium-driver")
+        pytest.skip(
+            "the explorer's script was NOT TESTED, for there is no Chromium with chromedriver: on Debian,"
+            " `apt-get install chromium chromium-driver`; elsewhere, install Chrome and the chromedriver of its version"
+        )
     options = webdriver.ChromeOptions()
     options.binary_location = paths[0]
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):

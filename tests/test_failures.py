@@ -133,13 +133,62 @@ def test_a_killed_process_is_told_from_a_killed_job(said, block):
     log = "Command 'set -euo pipefail;  python train_vit.py' died with <Signals.SIGKILL: 9>.\nslurmstepd-n1: error: x\n"
     assert "it was killed" in said(block(STATUS, "FAILED"), n10=log)
     assert "its time was up" in said(block(STATUS, "TIMEOUT"), n10=log)
-    assert "it does not say why" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGTERM: 15"))
+    assert "it was interrupted" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGTERM: 15"))
+    assert "it does not say why" in said(block(STATUS, "FAILED"), n10=log.replace("SIGKILL: 9", "SIGUSR1: 10"))
 
 
 def test_a_run_that_was_warned_of_its_end_too_often_is_one_out_of_time(said, block):
     log = "12:00:00 ViT: received SIGURG; the state after step 5 is saved, and the same command goes on from there.\n"
     assert "its time was up" in said(block(STATUS, "FAILED"), job_1=log)
     assert "make room" in said(block(STATUS, "FAILED"), job_1=log.replace("SIGURG", "SIGTERM"))
+
+
+EXCEPTION = """\
+RuleException:
+CalledProcessError in file "/w/workflow/rules/vit.smk", line 41:
+Command 'set -euo pipefail;  python /w/tmp.train_vit.py' {how}.
+"""
+
+
+def test_what_snakemake_says_before_its_error_counts(said, block):
+    failed = block(STATUS, "FAILED")
+    for how, why in (
+        ("died with <Signals.SIGINT: 2>", "it was interrupted"),
+        ("died with <Signals.SIGTERM: 15>", "it was interrupted"),
+        ("died with <Signals.SIGKILL: 9>", "it was killed"),
+        ("returned non-zero exit status 1", "it does not say why"),
+    ):
+        assert f"  why:  {why}" in said(EXCEPTION.format(how=how), failed)
+    # That of one job says nothing of another.
+    text = said(EXCEPTION.format(how="died with <Signals.SIGINT: 2>"), failed, block(STATUS, "FAILED", 2))
+    assert text.count("FAILED") == 2 and "it does not say why" in text
+
+
+def test_a_run_that_was_interrupted_between_jobs_says_so(said, block):
+    note = "Terminating processes on user request, this might take some time.\n"
+    assert said(note) == "The run was interrupted: run the same command again, and it resumes."
+    assert "it was interrupted" in said(note, block(STATUS, "FAILED"))
+    log = "Traceback (most recent call last):\nRuntimeError: torch sees no GPU.\n"
+    assert "torch sees no GPU" in said(note, block(STATUS, "FAILED"), job_1=log)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("failed: the disk is full: results/x.png cannot be written", "the disk is full: results/x.png cannot be"),
+        ("failed: there is no permission: x.png cannot be written", "there is no permission: x.png cannot be"),
+        ("interrupted by SIGTERM", "it was interrupted"),
+        ("run: received SIGINT; the state after step 3 is saved, and the same command goes on", "it was interrupted"),
+    ],
+)
+def test_reasons_without_a_traceback_are_seen(said, block, end, why):
+    assert f"  why:  {why}" in said(block(STATUS, "FAILED"), job_1=f"12:00:00 {end}\n")
+
+
+def test_jobs_that_the_same_disk_stopped_come_together(said, block):
+    full = "12:00:00 failed: the disk is full: results/{}.png cannot be written\n"
+    text = said(*(block(STATUS, "FAILED", n) for n in (1, 2)), job_1=full.format(1), job_2=full.format(2))
+    assert text.count("FAILED") == 1 and "and 1 more job" in text and "results/1.png" in text
 
 
 def test_groups_are_told_of_from_their_logs(said, tmp_path):

@@ -28,14 +28,14 @@ def make(scale=1.0, seed=0, **sizes):
 
 
 def test_head_products_give_the_attention_logits_of_the_forward_pass(monkeypatch):
-    model, seen, attend = make(), [], F.scaled_dot_product_attention
+    model, seen, attend = make().double(), [], F.scaled_dot_product_attention
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: seen.append((q, k)) or attend(q, k, v))
     inputs = []
     for block in model.blocks:
         block.attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    model(torch.randn(2, 3, 8, 8))
+    model(torch.randn(2, 3, 8, 8, dtype=torch.float64))
     for x, (q, k), weights in zip(inputs, seen, model.attention_weights(), strict=True):
-        W_K, W_Q = weights["W_K"], weights["W_Q"]
+        W_K, W_Q = weights["W_K"].double(), weights["W_Q"].double()
         assert W_K.shape == W_Q.shape == (3, 12, 5)
         for head in range(3):
             product = W_K[head] @ W_Q[head].T
@@ -46,11 +46,11 @@ def test_head_products_give_the_attention_logits_of_the_forward_pass(monkeypatch
 
 
 def test_value_output_product_gives_what_a_head_adds():
-    model, x = make(), torch.randn(2, 5, 12)
+    model, x = make().double(), torch.randn(2, 5, 12, dtype=torch.float64)
     attention, weights = model.blocks[0].attention, model.attention_weights()[0]
     total = 0
     for head in range(3):
-        W_K, W_Q, W_V, W_O = (weights[name][head] for name in WEIGHTS)
+        W_K, W_Q, W_V, W_O = (weights[name][head].double() for name in WEIGHTS)
         P = torch.softmax(x @ W_Q @ W_K.T @ x.transpose(1, 2) / 5**0.5, dim=-1)
         total = total + P @ x @ (W_V @ W_O.T)
     torch.testing.assert_close(attention(x), total)

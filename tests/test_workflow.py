@@ -246,7 +246,8 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.05)
 
 
-def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tree, finished, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_leaves_no_lock_and_resumes_with_the_same_command(tree, finished, tmp_path, number):
     (tmp_path / "long.yaml").write_text("toy: {max_time: 3000}\n")
     options = {"config": (TINY, tmp_path / "long.yaml")}
     folder = shutil.copytree(finished, tmp_path / "run")
@@ -254,12 +255,16 @@ def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tre
     line, pipe = command(tree, folder, target.relative_to(folder), **options), subprocess.PIPE
     # Started in the background of a script, as by some CI systems, pytest and its children ignore SIGINT.
     heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
-    process = subprocess.Popen(line, cwd=tree, stdout=pipe, stderr=pipe, start_new_session=True, **heed)
+    process = subprocess.Popen(
+        line, cwd=tree, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True, **heed
+    )
     wait_for(folder / "results/tiny/logs/train_toy/diagonal_sgd_alpha_0.001_seed_99.log", process)
     time.sleep(0.3)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
-    process.communicate(timeout=60)
+    os.killpg(process.pid, number)  # as Ctrl-C does
+    said, _ = process.communicate(timeout=120)
     assert process.returncode != 0
+    assert "  why:  it was interrupted\n  do:   run the same command again: it resumes" in said
+    assert "Traceback" not in said
     assert not list(target.parent.glob("*"))
     again = snakemake(tree, folder, target.relative_to(folder), **options)
     assert again.returncode == 0, again.stderr
@@ -270,6 +275,20 @@ def test_an_interrupted_run_leaves_no_lock_and_goes_on_with_the_same_command(tre
         "conservation.parquet",
     }
     assert not list((folder / ".snakemake").glob("locks/*"))
+
+
+def test_a_truncated_table_is_named_and_made_anew_once_it_is_deleted(tree, finished, tmp_path):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    table, figure = Path("results/tiny/tables/trajectory.parquet"), "results/tiny/figures/fig06.pdf"
+    whole = (folder / table).read_bytes()
+    (folder / table).write_bytes(whole[: len(whole) // 2])
+    run = snakemake(tree, folder, figure)
+    assert run.returncode == 1
+    assert f"  why:  {table} is damaged: delete it, and the same command makes it anew (" in run.stdout + run.stderr
+    (folder / table).unlink()
+    run = snakemake(tree, folder, figure)
+    assert planned(run) == {"collect_table": 1, "fig06": 1}
+    assert len(read_table(folder / table)) == len(read_table(finished / table))
 
 
 def sentence(run):

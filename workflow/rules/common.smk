@@ -18,9 +18,11 @@ from rank_increase.configuration import (
     vit_runs,
 )
 from rank_increase.digest import folder_digest, library_digest
-from rank_increase.failures import describe_failures
+from rank_increase.failures import describe_failures, explain_full_disk
 from rank_increase.fingerprints import source_exists, source_fingerprint
 
+if full := explain_full_disk():
+    sys.exit(full)
 try:
     check_demo(config, read_config(f"{workflow.basedir}/config/config.yaml"))
     for configfile in workflow.overwrite_configfiles:

@@ -34,7 +34,7 @@ rule train_vit:
         model=run_model,
         training=run_training,
         # A new table, a new metric of another rule or a new message must not train for days.
-        code=library_digest("train_vit", without=["jobs", "ownership", "slurm", "study", "tables"]),
+        code=library_digest("train_vit", without=["disk", "jobs", "ownership", "slurm", "study", "tables"]),
     message:
         "ViT on {wildcards.dataset}, init scale {wildcards.alpha}, seed {wildcards.seed}"
     script:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from rank_increase.data import file_sha256
+from rank_increase.disk import writing
 
 KEPT = 2  # checkpoints
 MARGIN = 120.0  # seconds before the end of a SLURM job at which it stops by itself
@@ -40,13 +41,21 @@ class Checkpoints:
         self.folder, self._key, self._check = Path(folder), sha256(key.encode()).hexdigest(), check
 
     def save(self, step, state):
-        """Write `state`, a dict of tensors and plain values, and delete all but the newest `KEPT`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write `state`, a dict of tensors and plain values, and delete all but the newest `KEPT`.
+
+        Raises
+        ------
+        DiskError
+            If the disk is full or cannot be written to.
+        """
         temporary = self.folder / f".{os.getpid()}.partial"
         try:
-            torch.save({"key": self._key, **state}, temporary)
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
+            with writing(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with open(temporary, "wb") as file:
+                    torch.save({"key": self._key, **state}, file)
+                    file.flush()
+                    os.fsync(file.fileno())
             name = f"step_{step:010d}_{file_sha256(temporary)[:16]}.pt"
             self._check()
             os.replace(temporary, self.folder / name)

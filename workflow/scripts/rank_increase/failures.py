@@ -3,9 +3,15 @@
 import re
 from pathlib import Path
 
+from rank_increase.disk import is_full
+
 LOG_END = 20000  # characters of a log, among whose last lines the reasons are
 PROFILE = "slurm/config.yaml"
-# What Snakemake or Slurm says of a job; why it failed; what to do.
+NO_ROOM = r"the disk (of .* )?is full|too little disk|the quota is used up|No space left|Disk quota exceeded"
+MAKE_ROOM = "make room on that disk, and run the same command again"
+FULL = "the disk of {} is full"
+INTERRUPTED = ("it was interrupted", "run the same command again: it resumes, a training run from its last checkpoint")
+# What Snakemake, Slurm or the job says; why it failed, None for the job's own words; what to do.
 REASONS = (
     (
         r"[Ii]nvalid partition",
@@ -43,6 +49,7 @@ REASONS = (
         "its node failed",
         "run the same command again",
     ),
+    (r"received SIGINT", *INTERRUPTED),
     (
         r"status is: '(CANCELLED|PREEMPTED)'|\*\*\* JOB \d+ ON \S+ CANCELLED|the same command goes on",
         "it was cancelled or had to make room",
@@ -53,10 +60,20 @@ REASONS = (
         "it was killed, which is what the system does to a job that takes more memory than there is",
         "raise its memory (`mem_mb`); `dmesg` on the node, or whoever runs it, can say whether that was why",
     ),
+    (NO_ROOM, None, MAKE_ROOM),
+    (
+        r"(the disk is read-only|there is no permission): .* cannot be written",
+        None,
+        "make it writable, or name another folder (`--directory`, `data_dir`, `scratch_dir`)",
+    ),
+    (r"died with <Signals.SIG(INT|TERM)|interrupted by SIG", *INTERRUPTED),
 )
+# What Snakemake says once it has received a SIGINT or a SIGTERM.
+STOPPED = r"(?m)^(Terminating processes on user request|Will exit after finishing currently running jobs)"
 # Of a group, Snakemake 9.27 says which jobs it has, and not why it failed; its own log is named if it was submitted.
 ERROR = (
-    r"(?m)^(?:Error in rule (?P<rule>\w+).*|    message: Error in group (?P<group>\w+))\n"
+    r"(?m)^(?:RuleException:\n(?P<exception>(?:.+\n){1,6}?)(?:\[.*\]\n)?)?"
+    r"(?:Error in rule (?P<rule>\w+).*|    message: Error in group (?P<group>\w+))\n"
     r"(?P<block>(?:(?:[ \t]|sbatch: |For further).*\n)+)"
 )
 NOT_SUBMITTED = (
@@ -76,20 +93,30 @@ def describe_failures(logs):
     Returns
     -------
     str
-        Empty if no job is found in the logs.
+        Empty if no job is found in the logs, and neither a full disk nor an interruption explains that.
     """
     text = "".join(Path(log).read_text(errors="replace") for log in logs)
     jobs = {}
     for error in re.finditer(ERROR, text):
         name, block = error["rule"] or f"group {error['group']}", error["block"]
         outputs = _field(block, "output") or name
-        jobs[name, outputs] = (block, error.end())
+        jobs[name, outputs] = (block, error["exception"] or "", error.end())
     finished = {match[1]: match.start() for match in re.finditer(r"Finished jobid: (\d+)", text)}
-    reasons = {}
-    for (name, _), (block, end) in jobs.items():
+    stopped, reasons = re.search(STOPPED, text), {}
+    for (name, _), (block, exception, end) in jobs.items():
         if finished.get(_field(block, "jobid"), 0) < end:
-            reasons.setdefault(_reason(name, block), []).append((name, block))
-    return "\n".join(_paragraph(*reason, failed) for reason, failed in reasons.items())
+            kind, why, advice = _reason(name, block, exception, stopped)
+            reasons.setdefault(kind, (why, advice, []))[2].append((name, block))
+    if reasons:
+        return "\n".join(_paragraph(*reason) for reason in reasons.values())
+    if stopped:
+        return "The run was interrupted: run the same command again, and it resumes."
+    return explain_full_disk() or ""
+
+
+def explain_full_disk():
+    """A sentence if there is no room in the working directory, where Snakemake keeps notes of its own; else None."""
+    return f"{FULL.format(Path.cwd())}: {MAKE_ROOM}." if is_full(".") else None
 
 
 def _field(block, key):
@@ -104,29 +131,33 @@ def _logs(block):
     return list(dict.fromkeys(Path(path) for path in paths if Path(path).is_file() and Path(path).stat().st_size))
 
 
-def _reason(name, block):
-    """Why a job failed, and what to do."""
+def _reason(name, block, exception, stopped):
+    """What kind of reason a job failed for, why it did, and what to do; jobs of one kind come together."""
     ends = {path: path.read_text(errors="replace")[-LOG_END:] for path in _logs(block)}
     messages = [_last_error(text) for path, text in ends.items() if "slurm_logs" not in path.parts]
+    message = re.sub(r"^([\w.]+:|\d\d:\d\d:\d\d( failed:)?) ", "", max(messages, default="", key=len)).rstrip(".")
     # The command that sbatch was given has every setting in it, and could be taken for a reason.
-    said = re.sub(r"(?s)sbatch call:.*?\n(?=For further|\s+jobid)", "", block)
+    said = re.sub(r"(?s)sbatch call:.*?\n(?=For further|\s+jobid)", "", block) + exception
+    full = FULL.format(Path(_field(block, "output").split(",")[0]).absolute().parent)
     for pattern, why, advice in REASONS:
         if any(re.search(pattern, part) for part in (said, *messages, *map(_ends_of_jobs, ends.values()))):
-            return why, advice
-    if message := max(messages, default="", key=len):
-        sentence = re.sub(r"^([\w.]+:|\d\d:\d\d:\d\d) ", "", message)
-        return sentence.rstrip("."), "change what it names, and run the same command again"
+            return pattern, why or message or full, advice
+    if is_full(_field(block, "output").split(",")[0]):  # and the log may lack its end
+        return NO_ROOM, full, MAKE_ROOM
+    if message:
+        return message, message, "change what it names, and run the same command again"
     if name.startswith("group ") and not any("slurm_logs" in path.parts for path in ends):
-        return NOT_SUBMITTED
-    return "it does not say why", "read the end of its log"
+        return NOT_SUBMITTED, *NOT_SUBMITTED
+    if stopped:
+        return INTERRUPTED, *INTERRUPTED
+    return "", "it does not say why", "read the end of its log"
 
 
 def _last_error(text):
     """Last line of a rule's log if it is that of an exception, or of a run that stopped; else nothing."""
-    lines = text.rstrip().splitlines()
-    if lines and ("Traceback" in text or "the same command goes on" in lines[-1]):
-        return lines[-1]
-    return ""
+    last = text.rstrip().rpartition("\n")[2]
+    said = "Traceback" in text or re.search(r"\d (failed: |interrupted by )|the same command goes on", last)
+    return last if said else ""
 
 
 def _ends_of_jobs(text):

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tqdm import tqdm
+
+from rank_increase.disk import DiskError, writing
 
 PACKAGES = ("numpy", "scipy", "numba", "torch", "pandas", "pyarrow", "matplotlib", "snakemake")
 logger = logging.getLogger("rank_increase")
@@ -23,9 +26,11 @@ def start_job(snakemake):
     snakemake : object
         The one that Snakemake gives to a script.
     """
-    Path(snakemake.log[0]).write_text("")  # what is there is of an earlier attempt
-    append_log(snakemake.log[0])
     sys.excepthook = _log_exception
+    signal.signal(signal.SIGTERM, _interrupt)
+    with writing(snakemake.log[0]):
+        Path(snakemake.log[0]).write_text("")  # what is there is of an earlier attempt
+    append_log(snakemake.log[0])
     wildcards = dict(snakemake.wildcards.items())
     logger.info("%s %s", snakemake.rule, wildcards)
     return {
@@ -44,11 +49,19 @@ def start_job(snakemake):
 
 def append_log(path):
     """Send the log of this process to the end of a file."""
-    handler = logging.FileHandler(path)
+    handler = _LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+class _LogFile(logging.FileHandler):
+    """A log file on a disk that may fill up: what then is lost of the log is no reason for more lines elsewhere."""
+
+    def handleError(self, record):
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def _study(log):
@@ -57,9 +70,19 @@ def _study(log):
     return rest[0] if folder == "results" else None
 
 
+def _interrupt(number, _frame):
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def _log_exception(kind, error, traceback):
-    logger.error("failed", exc_info=(kind, error, traceback))
-    print(f"{kind.__name__}: {error}", file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt):
+        message, places = f"interrupted by {error or 'SIGINT'}", None
+    elif isinstance(error, DiskError):  # a traceback may not find room
+        message, places = f"failed: {error}", None
+    else:
+        message, places = "failed", (kind, error, traceback)
+    logger.error(message, exc_info=places)
+    print(f"{kind.__name__}: {error}" if places else message, file=sys.stderr)
 
 
 def _git_commit(folder):

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rank_increase.disk import writing
+
 BEAT = 5.0  # seconds between two touches
 SILENCE = 60.0  # seconds without one after which an owner counts as dead; file systems may show one 30 s late
 PATIENCE = 300.0  # seconds for which to wait for a living owner: one that Slurm is ending has about as long
@@ -150,7 +152,7 @@ def owned(folder, label, *, patience=PATIENCE, silence=SILENCE, beat=BEAT):
     ------
     NotOwner
         If another process owns the folder and is alive to the end of the wait.
-    OSError
+    DiskError
         If the folder cannot be written to.
     """
     done = threading.Event()
@@ -174,7 +176,8 @@ def owned(folder, label, *, patience=PATIENCE, silence=SILENCE, beat=BEAT):
 def _claim(folder, label, patience, silence):
     mine, start, seen, since, announced = Owner.this_process(), time.monotonic(), None, 0.0, None
     while True:
-        os.makedirs(folder, exist_ok=True)
+        with writing(folder):
+            os.makedirs(folder, exist_ok=True)
         found, now = current_owner(folder), time.monotonic()
         number, owner, _ = found or (0, None, None)
         if found != seen:
@@ -200,7 +203,7 @@ def _claim(folder, label, patience, silence):
 def _create(folder, number, owner):
     path = _path(folder, number)
     try:
-        with open(path, "x") as file:
+        with writing(path), open(path, "x") as file:
             try:
                 json.dump(asdict(owner), file)
                 file.flush()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rank_increase.tables import atomic, read_provenance
+from rank_increase.tables import atomic, read_arrow, read_provenance
 
 MANTISSA_BITS = 16  # a relative error of 2^-17, which no figure shows and no claim turns on
 ROUNDED = {
@@ -40,7 +40,7 @@ def round_mantissa(values, bits=MANTISSA_BITS):
 def publish_table(source, target):
     """Copy a table, with the columns `ROUNDED` of tables of its name rounded; the same schema and metadata."""
     columns = ROUNDED.get(Path(source).stem, [])
-    table = pq.read_table(source)
+    table = read_arrow(source)
     for column in columns:
         place, values = table.schema.get_field_index(column), table.column(column).combine_chunks()
         table = table.set_column(place, table.schema.field(place), _rounded(values))

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rank_increase.disk import writing
 from rank_increase.notation import PRODUCTS
 
 _PRODUCT = ("product", pa.dictionary(pa.int32(), pa.string()))  # KQ or VO
@@ -138,15 +139,23 @@ SCHEMAS = {
 
 @contextmanager
 def atomic(path):
-    """A temporary path beside `path` that takes its name when the block ends well, and is deleted when it does not."""
+    """A temporary path beside `path` that takes its name when the block ends well, and is deleted when it does not.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full or cannot be written to.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what came before says why
+            temporary.unlink(missing_ok=True)
 
 
 def write_table(path, frame, schema, provenance):
@@ -179,14 +188,41 @@ def write_table(path, frame, schema, provenance):
         pq.write_table(table, temporary, compression="zstd")
 
 
+@contextmanager
+def reading(path):
+    """Raise a ValueError with one sentence if the table at `path`, which is read in the block, is damaged."""
+    try:
+        yield
+    except (OSError, pa.ArrowInvalid) as error:
+        if getattr(error, "errno", None):  # the system's, such as a file that is not there
+            raise
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{path} is damaged: delete it, and the same command makes it anew ({reason})") from error
+
+
 def read_table(path, **options):
-    """A data frame with the table at `path`; `options` go to pandas.read_parquet (columns, filters)."""
-    return pd.read_parquet(path, **options)
+    """A data frame with the table at `path`; `options` go to pandas.read_parquet (columns, filters).
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    with reading(path):
+        return pd.read_parquet(path, **options)
+
+
+def read_arrow(path):
+    """The table at `path` as a pyarrow.Table, with its metadata; raises a ValueError if the file is damaged."""
+    with reading(path):
+        return pq.read_table(path)
 
 
 def read_provenance(path):
-    """What `write_table` was told of the origin of the table at `path`."""
-    return json.loads(pq.read_schema(path).metadata[b"provenance"])
+    """What `write_table` was told of the origin of the table at `path`; raises a ValueError if the file is damaged."""
+    with reading(path):
+        schema = pq.read_schema(path)
+    return json.loads(schema.metadata[b"provenance"])
 
 
 def trajectory_frame(run, log_alpha):
@@ -274,7 +310,7 @@ def collect(parts, path, provenance):
     """
     tables = []
     for part in parts:
-        table = pq.read_table(part)
+        table = read_arrow(part)
         wildcards = read_provenance(part)["wildcards"]
         for name in reversed([name for name in wildcards if name not in ("table", *table.column_names)]):
             value = int(wildcards[name]) if name == "seed" else wildcards[name]

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rank_increase.batches import Batches
 from rank_increase.checkpoints import SIGNALS, Checkpoints, Stopped, StopRequest
 from rank_increase.data import DatasetError, array_bytes, check_arrays, open_dataset
+from rank_increase.disk import DiskError, writing
 from rank_increase.jobs import append_log, progress
 from rank_increase.ownership import NotOwner
 from rank_increase.snapshots import SnapshotError, check_snapshot, write_snapshot
@@ -227,9 +228,10 @@ def _failure(job, failure):
     if not isinstance(message, dict):
         return RuntimeError(f"{job.label}: {message}")
     kind, _, text = message["message"].removeprefix("_Ended: ").partition(": ")
-    expected = {kind.__name__: kind for kind in (Stopped, NotOwner, FloatingPointError, DatasetError, ValueError)}
-    if kind in expected:
-        return expected[kind](text)
+    expected = (Stopped, NotOwner, FloatingPointError, DatasetError, DiskError, ValueError)
+    for exception in expected:
+        if kind == exception.__name__:
+            return exception(text)
     logger.error("%s", message["extraInfo"]["py_callstack"])
     return RuntimeError(f"{job.label}: {message['message']}")
 
@@ -502,7 +504,7 @@ class _Run:
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "totals": totals}
         try:
             self.checkpoints.save(self.step, state)
-        except (OSError, RuntimeError) as error:  # torch.save has RuntimeErrors of its own for a full disk
+        except OSError as error:
             self.ownership.check()
             if must:
                 raise
@@ -540,17 +542,20 @@ def publish_snapshots(job, ownership, folder):
     folder = Path(folder)
     temporary, old = (folder.with_name(f".{folder.name}.{ownership.owner.token}.{part}") for part in ("new", "old"))
     try:
-        temporary.mkdir(parents=True)
-        for epoch in job.recipe.snapshot_epochs():
-            source = snapshot_path(job.scratch, epoch)
-            try:
-                check_snapshot(source)
-            except SnapshotError as error:
-                raise SnapshotError(f"{error}: run the same command again, to train again from before it.") from error
-            try:
-                os.link(source, temporary / source.name)
-            except OSError:
-                shutil.copy2(source, temporary)
+        with writing(folder):
+            temporary.mkdir(parents=True)
+            for epoch in job.recipe.snapshot_epochs():
+                source = snapshot_path(job.scratch, epoch)
+                try:
+                    check_snapshot(source)
+                except SnapshotError as error:
+                    raise SnapshotError(
+                        f"{error}: run the same command again, to train again from before it."
+                    ) from error
+                try:
+                    os.link(source, temporary / source.name)
+                except OSError:
+                    shutil.copy2(source, temporary)
         ownership.check()
         if folder.exists():
             os.replace(folder, old)
