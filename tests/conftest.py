@@ -3,6 +3,7 @@ import pytest
 from hypothesis import settings
 
 from rank_increase.toy import make_problem
+from wired import run_study
 
 settings.register_profile("busy machine", deadline=None)  # how long an example takes says nothing of its truth
 settings.load_profile("busy machine")
@@ -42,3 +43,9 @@ def small_problem():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wired(tmp_path_factory):
+    """The study of tests/data/wired.yaml, run once by Snakemake to all its figures and pages, and published."""
+    return run_study(tmp_path_factory.mktemp("wired"))
