@@ -148,7 +148,7 @@ class Toy:
 
 
 class Transformer:
-    """A vision transformer as functions of a dict of tensors, named and shaped as in the state of vit.VisionTransformer.
+    """A vision transformer on a dict of tensors, named and shaped as in the state of vit.VisionTransformer.
 
     The weights are drawn in the order of its layers, from torch's generator, as `nn.Linear` does.
     """
@@ -186,7 +186,7 @@ class Transformer:
 
     def attention_matrix(self, block, letter, head):
         """A matrix of the paper, (dim, dim_head), of a head."""
-        weight = self.weights[f"blocks.{block}.attention.W_{letter}"]
+        weight = self.weights[f"blocks.{block}.attention.W_{letter}.weight"]
         weight = weight if letter == "O" else weight.T  # (dim, heads * dim_head)
         size = weight.shape[1] // self.heads
         return weight[:, head * size : (head + 1) * size]

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,9 @@ def diagonals(theta):
 
 
 def spectra(theta):
-    return np.concatenate([np.linalg.svd(product.numpy(), compute_uv=False) for product in products(torch.tensor(theta))])
+    return np.concatenate(
+        [np.linalg.svd(product.numpy(), compute_uv=False) for product in products(torch.tensor(theta))]
+    )
 
 
 @pytest.mark.parametrize(("structure", "seed"), PROBLEMS)
@@ -89,7 +92,7 @@ def test_flow_of_diagonal_weights_is_that_of_the_weights_themselves(wired, alpha
 def log_crossings(times, values, weight):
     """Where values pass weight^2 between two records, on a line between their logarithms; by time."""
     found = []
-    for (t0, before), (t1, after) in zip(zip(times, values), zip(times[1:], values[1:]), strict=False):
+    for (t0, t1), (before, after) in zip(pairwise(times), pairwise(values), strict=True):
         for i, (a, b) in enumerate(zip(abs(before), abs(after), strict=True)):
             if (a > weight**2) != (b > weight**2):
                 part = math.log(weight**2 / a) / math.log(b / a)
@@ -228,7 +231,9 @@ def moments_of(toy, assumption, rng):
     return [moments[number] for number in np.sort(drawn)]
 
 
-@pytest.mark.parametrize(("assumption", "std", "seed"), [("plateaus", 0.04, 3), ("plateaus", 0.04, 7), ("activations", 0.02, 7)])
+@pytest.mark.parametrize(
+    ("assumption", "std", "seed"), [("plateaus", 0.04, 3), ("plateaus", 0.04, 7), ("activations", 0.02, 7)]
+)
 def test_perturbed_runs_are_flows_of_perturbed_weights(wired, assumption, std, seed):
     toy, rng = problem(wired, "diagonal", seed), np.random.default_rng([seed, assumption == "activations"])
     table = wired.table("tables/perturbations")
