@@ -317,12 +317,12 @@ def disturbed(tables, rng):
     def of_groups(rows, *keys):
         """A random factor for each group, at each of its rows."""
         number = rows.groupby(list(keys)).ngroup().to_numpy()
-        return np.exp(0.3 * rng.standard_normal(number.max() + 1))[number]
+        return np.exp(0.5 * rng.standard_normal(number.max() + 1))[number]
 
     moved = {name: rows.reset_index(drop=True).copy() for name, rows in tables.items()}
     rows = moved["trajectory"]
-    rows["loss"] *= of_groups(rows, "structure", "alpha", "seed", "time")
-    rows["value"] *= noise(rows)
+    rows["loss"] += 0.05 * of_groups(rows, "structure", "alpha", "seed", "time")
+    rows["value"] *= noise(rows, 2)
     rows = moved["theorem"]
     rows["measured_time"] *= noise(rows)
     rows["scaled_delay"] *= noise(rows)
@@ -344,7 +344,7 @@ def disturbed(tables, rng):
     return moved
 
 
-@pytest.mark.parametrize("draw", range(6))
+@pytest.mark.parametrize("draw", range(3))
 def test_claims_of_other_tables_are_what_these_say(wired, tmp_path, draw):
     tables = disturbed(tables_of(wired), np.random.default_rng(draw))
     for name, rows in tables.items():

@@ -8,6 +8,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -112,8 +113,6 @@ def test_configuration_page_has_every_key(wired):
 
 
 def published_table(wired, name):
-    import pandas as pd
-
     frame = pd.read_parquet(wired.folder / f"results/published/wired/{name}.parquet")
     return frame.astype({key: str for key in frame if frame[key].dtype == "category"})
 

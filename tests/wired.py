@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import yaml
 from snakemake.utils import update_config
 
@@ -33,7 +35,7 @@ save_figure = _keeping(save_figure)
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Wired:
     """A finished study: a copy of the repository, the folder it was run in, and its configuration."""
 
@@ -45,8 +47,9 @@ class Wired:
     def results(self):
         return self.folder / "results/wired"
 
+    @cache  # noqa: B019 - there is one of these, and it lives as long as the tests
     def table(self, name):
-        """A table of the study or of a run, with plain strings where it has categories."""
+        """A table of the study or of a run, with plain strings where it has categories; not to be changed."""
         frame = pd.read_parquet(self.results / f"{name}.parquet")
         return frame.astype({key: str for key in frame if frame[key].dtype == "category"})
 
@@ -55,8 +58,7 @@ class Wired:
         return pickle.loads((self.folder / f"kept/{name}.pickle").read_bytes())
 
     def provenance(self, path):
-        import pyarrow.parquet as pq
-
+        """Where a table comes from."""
         return json.loads(pq.read_schema(self.results / path).metadata[b"provenance"])
 
     def snakemake(self, *arguments):
