@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -72,10 +73,13 @@ def assert_entries(wired, axes, run, product, *, staged):
         stages = stages[(stages["seed"] == SEED) & (stages["product"] == product)].sort_values("stage")
         colored = [curve[3] != GRAY for curve in drawn]
         assert colored == [index in set(stages["index"]) for index in range(DIM)]
-        shades = [drawn[index][3] for index in stages["index"]]
-        assert all(luminance(a) < luminance(b) for a, b in zip(shades, shades[1:], strict=False))  # dark to light
-    else:
-        assert sorted((curve[3] for curve in drawn), key=luminance) == [curve[3] for curve in drawn]
+        drawn = [drawn[index] for index in stages["index"]]
+    assert_darker_and_darker(drawn[::-1])
+
+
+def assert_darker_and_darker(drawn):
+    shades = [luminance(color) for *_, color in drawn]
+    assert all(a > b for a, b in pairwise(shades))
 
 
 def luminance(color):
@@ -120,6 +124,7 @@ def test_losses_are_of_the_headline_seed_and_under_their_alphas(wired):
     for curve, alpha in zip(curves(axes), ("0.01", "1e-8"), strict=True):
         assert_curve(curve, *loss_of(run_of(wired, "diagonal", alpha)), f"α = {alpha}")
         assert legend(figure)[f"α = {alpha}"] == curve[3]
+    assert_darker_and_darker(curves(axes))
 
 
 @pytest.mark.parametrize(("name", "product", "letters"), [("fig07", "KQ", "QK"), ("fig08", "VO", "VO")])
@@ -198,7 +203,9 @@ def test_limit_shows_losses_over_the_prediction_and_their_distance(wired):
         assert_curve(limit, np.r_[times, MAX_TIME], np.r_[heights, heights[-1]])
         for curve, alpha in zip(losses, alphas, strict=True):
             assert_curve(curve, *loss_of(run_of(wired, "diagonal", alpha)), f"α = {alpha}")
+        assert_darker_and_darker(losses)
     drawn = curves(distances)
+    assert_darker_and_darker(drawn[1::2])
     for number, alpha in enumerate(alphas):
         (_, bar_x, bounds, _), (_, x, estimate, _) = drawn[2 * number : 2 * number + 2]
         time, loss = loss_of(run_of(wired, "diagonal", alpha))
@@ -217,6 +224,8 @@ def test_stage_times_are_those_of_each_seed(wired):
         assert times.get_title(loc="left").startswith(f"seed {seed}, n = {rows['stage'].nunique()} stages")
         assert times.get_xlim() == times.get_ylim() == (0, MAX_TIME)
         drawn = curves(errors)
+        assert_darker_and_darker(curves(times))
+        assert_darker_and_darker(drawn[1::3])
         for place, (curve, alpha) in enumerate(zip(curves(times), ("0.01", "1e-8", "1e-32"), strict=True)):
             of_alpha = rows[rows["alpha"] == alpha]
             assert_curve(curve, of_alpha["predicted_time"], of_alpha["measured_time"])
@@ -258,7 +267,7 @@ def assert_stages(wired, panel, product, layer, head, handles):
         values = spectrum(wired, product, layer, head, epoch, "delta")
         assert_curve(curve, range(1, len(values) + 1), values / values[0])
         assert handles[f"change, epoch {epoch}"] == curve[3]
-    assert luminance(deltas[0][3]) > luminance(deltas[-1][3])  # darker the later
+    assert_darker_and_darker(deltas)
     assert handles["initial product"] == initial[3]
     assert handles[BASELINE_LABEL] == noise[3]
 
@@ -291,6 +300,7 @@ def test_singular_values_over_training_are_of_their_scale_and_product(wired):
         assert len(drawn) == 10
         for curve, of_index in zip(drawn, np.transpose(values), strict=True):
             assert_curve(curve, range(4), of_index)
+        assert_darker_and_darker(drawn[::-1])
 
 
 def test_perturbation_is_what_the_last_epoch_has_added(wired):
