@@ -314,14 +314,17 @@ def disturbed(tables, rng):
     def noise(rows, size=0.5):
         return np.exp(size * rng.standard_normal(len(rows)))
 
-    def of_groups(rows, *keys):
-        """A random factor for each group, at each of its rows."""
-        number = rows.groupby(list(keys)).ngroup().to_numpy()
-        return np.exp(0.5 * rng.standard_normal(number.max() + 1))[number]
+    def falling_losses(rows):
+        """Losses that fall from record to record, by far more at some than at others."""
+        times = np.unique(rows["time"])
+        falls = np.exp(2.5 * rng.standard_normal(len(times)))
+        losses = np.cumsum(falls[::-1])[::-1] / falls.sum()
+        return pd.Series(losses[np.searchsorted(times, rows["time"])], rows.index)
 
     moved = {name: rows.reset_index(drop=True).copy() for name, rows in tables.items()}
     rows = moved["trajectory"]
-    rows["loss"] += 0.05 * of_groups(rows, "structure", "alpha", "seed", "time")
+    for _, run in rows.groupby(["structure", "alpha", "seed"]):
+        rows.loc[run.index, "loss"] = falling_losses(run)
     rows["value"] *= noise(rows, 2)
     rows = moved["theorem"]
     rows["measured_time"] *= noise(rows)
