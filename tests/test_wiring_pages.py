@@ -153,8 +153,13 @@ def benchmark_hours(wired, run):
         return float(next(csv.DictReader(file, delimiter="\t"))["s"]) / 3600
 
 
-def test_plan_and_status_are_of_the_study(wired):
-    said = wired.snakemake("plan", "status", "--quiet", "all")
+@pytest.fixture(scope="module")
+def said(wired):
+    """What the rules print that tell a person of a study."""
+    return wired.snakemake("plan", "status", "--quiet", "all")
+
+
+def test_plan_counts_jobs_operations_and_hours(wired, said):
     files = {
         "make_problem": "toy/*/seed_*/problem.npz",
         "run_algorithm1": "toy/diagonal/seed_*/stages.parquet",
@@ -182,6 +187,9 @@ def test_plan_and_status_are_of_the_study(wired):
     for alpha, seed, predicted, took in measured:
         hours_taken = benchmark_hours(wired, f"digits_alpha_{alpha}_seed_{seed}")
         assert (predicted, took) == (f"{hours:.3g}", f"{hours_taken:.3g}")
+
+
+def test_status_counts_finished_runs(said):
     assert 'Study "wired"' in said
     assert numbers(said, "toy runs") == ["12", "0", "12"]
     assert numbers(said, "vision transformers") == ["4", "0", "0", "0", "4"]
