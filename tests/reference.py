@@ -58,7 +58,7 @@ class Toy:
         [gradient] = torch.autograd.grad(self.loss_of(p), p)
         return -gradient.numpy()
 
-    def flow(self, theta, times, thresholds=()):
+    def flow(self, theta, times, thresholds=(), rtol=1e-9):
         """Weights along gradient flow at `times`, and where the larger weight of a coordinate crosses a threshold.
 
         A crossing is a tuple of time, threshold, coordinate, direction and all weights. The absolute tolerance is far
@@ -78,8 +78,8 @@ class Toy:
             method="LSODA",
             t_eval=times,
             events=[lambda t, y, h=h, i=i: math.log(abs(larger(y, i)) / h) for h, i in watched],
-            rtol=1e-9,
-            atol=1e-9 * abs(theta).min(),
+            rtol=rtol,
+            atol=rtol * abs(theta).min(),
         )
         assert solution.success
         crossings = []

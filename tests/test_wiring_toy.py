@@ -216,9 +216,9 @@ def moments_of(toy, assumption, rng):
     start = 1e-16 * toy.start
     if assumption == "plateaus":
         times = np.sort(rng.uniform(0, MAX_TIME * UNIT, 3))
-        weights, _ = toy.flow(start, np.r_[0, times])
+        weights, _ = toy.flow(start, np.r_[0, times], rtol=1e-7)
         return [(time, time + 5 * UNIT, theta, None) for time, theta in zip(times, weights[1:], strict=True)]
-    _, crossings = toy.flow(start, np.array([0, MAX_TIME * UNIT]), [TAU, ACTIVE])
+    _, crossings = toy.flow(start, np.array([0, MAX_TIME * UNIT]), [TAU, ACTIVE], rtol=1e-7)
     upwards = [crossing for crossing in crossings if crossing[3] == 1]
     rises = [(time, i) for time, threshold, i, *_ in upwards if threshold == ACTIVE]
     moments = []
@@ -244,7 +244,7 @@ def test_perturbed_runs_are_flows_of_perturbed_weights(wired, assumption, std, s
         times, noise = np.linspace(start, end, 6), std * rng.standard_normal((2, 2 * DIM))
         of_u, of_v = noise.reshape(2, 2, DIM)
         noise = np.stack([of_u[0], of_v[0], of_u[1], of_v[1]])  # W_K and W_V are u, W_Q and W_O are v
-        reference = [diagonals(weights) for weights in toy.flow(theta, times)[0]]
+        reference = [diagonals(weights) for weights in toy.flow(theta, times, rtol=1e-6)[0]]
         for noise_on, threshold in CHOICES.items():
             rows = table[(table["run"] == run) & (table["noise_on"] == noise_on)]
             np.testing.assert_allclose(rows["perturbed_at"] * UNIT, start, rtol=1e-4)
@@ -254,7 +254,7 @@ def test_perturbed_runs_are_flows_of_perturbed_weights(wired, assumption, std, s
             if activated is not None:
                 chosen[activated] = True
             mask = chosen.reshape(2, DIM).repeat(2, axis=0)
-            perturbed = [diagonals(weights) for weights in toy.flow(theta + noise * mask, times)[0]]
+            perturbed = [diagonals(weights) for weights in toy.flow(theta + noise * mask, times, rtol=1e-6)[0]]
             for column, expected in {"value": perturbed, "reference": reference}.items():
                 values = found.pivot(index="time", columns=["product", "index"], values=column)[LABELS]
                 np.testing.assert_allclose(values.index, times, rtol=1e-4)
