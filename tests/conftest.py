@@ -3,6 +3,7 @@ import pytest
 from hypothesis import settings
 
 from rank_increase.toy import make_problem
+from wired import run_study
 
 # The same examples in every run, or new ones with `pytest --hypothesis-profile search`. No deadline: how long an
 # example takes on a busy machine says nothing of its truth.
@@ -45,3 +46,9 @@ def small_problem():
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wired(tmp_path_factory):
+    """The study of tests/data/wired.yaml, run once by Snakemake to all its figures and pages, and published."""
+    return run_study(tmp_path_factory.mktemp("wired"))

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from rank_increase.notation import WEIGHTS
 from rank_increase.vit import VisionTransformer, scale_initial_weights
+from second import Transformer
 
 # No two sizes are equal, so that no transposition goes unnoticed.
 SIZES = {
@@ -57,15 +58,51 @@ def test_value_output_product_gives_what_a_head_adds():
     torch.testing.assert_close(attention(x, first_only=True), total[:, :1])
 
 
-def test_last_layer_without_other_tokens_has_the_same_logits_and_gradients():
+@pytest.fixture
+def in_float64():
+    """Numbers that rounding on one machine and another does not move apart."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_logits_and_gradients_are_those_of_a_second_implementation(in_float64, depth):
+    model, images, labels = make(depth=depth), torch.randn(6, 3, 8, 8), torch.tensor([0, 1, 2, 3, 0, 1])
+    reference = Transformer(**{**SIZES, "depth": depth}, classes=4)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and LayerNorms too are to tell
+            parameter.add_(0.5 * torch.randn(parameter.shape))
+    assert set(reference.weights) == set(dict(model.named_parameters()))
+    reference.weights = {name: value.detach().clone().requires_grad_() for name, value in model.named_parameters()}
+    found, expected = model(images), reference.logits(images)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    F.cross_entropy(found, labels).backward()
+    F.cross_entropy(expected, labels).backward()
+    for name, parameter in model.named_parameters():
+        gradient = reference.weights[name].grad
+        assert gradient.abs().max() > 1e-6, name
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_initial_weights_are_drawn_layer_by_layer():
+    model = make(scale=0.25)
+    torch.manual_seed(0)
+    reference = Transformer(**SIZES, classes=4)
+    reference.scale(0.25)
+    torch.testing.assert_close(dict(model.named_parameters()), reference.weights, rtol=1e-6, atol=0)
+
+
+def test_last_layer_without_other_tokens_has_the_same_logits_and_gradients(in_float64):
     model, images = make(), torch.randn(4, 3, 8, 8)
     short = model(images)
     gradients = torch.autograd.grad(short.square().sum(), list(model.parameters()))
     last = model.blocks[-1]
     forward, last.forward = last.forward, lambda x, first_only: forward(x)
     full = model(images)
-    torch.testing.assert_close(short, full)
-    torch.testing.assert_close(gradients, torch.autograd.grad(full.square().sum(), list(model.parameters())))
+    exact = {"rtol": 1e-10, "atol": 1e-12}
+    torch.testing.assert_close(short, full, **exact)
+    torch.testing.assert_close(gradients, torch.autograd.grad(full.square().sum(), list(model.parameters())), **exact)
 
 
 def test_patches_are_squares_of_the_image_in_reading_order():

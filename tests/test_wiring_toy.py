@@ -1,0 +1,285 @@
+"""What the toy rules of a study show, against a second implementation of the model, its flow and Algorithm 1."""
+
+import json
+import math
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from second import Toy, output, products
+
+SAMPLES, TOKENS, DIM, MAX_TIME, ACTIVE = 20, 3, 4, 120, 0.2
+PROBLEMS = [("diagonal", 3), ("diagonal", 7), ("full", 3), ("full", 7), ("full_dense", 7), ("diagonal_gd", 7)]
+PROBLEMS += [("diagonal_sgd", 3), ("diagonal_sgd", 7)]
+LABELS = [(product, index) for product in ("KQ", "VO") for index in range(DIM)]
+STEP, BATCH = 0.4, 6
+
+
+def problem(wired, structure, seed):
+    return Toy(wired.results / f"toy/{structure}/seed_{seed}/problem.npz")
+
+
+def of_run(wired, table, structure, alpha, seed):
+    """Rows of a run in the table of the study."""
+    rows = wired.table(f"tables/{table}")
+    return rows[(rows["structure"] == structure) & (rows["alpha"] == alpha) & (rows["seed"] == seed)]
+
+
+def recorded(rows):
+    """Times, losses and values (records, 2 * dim) of a run in the table "trajectory"."""
+    moments = rows.groupby("time")["loss"].agg(["min", "max"])
+    assert (moments["min"] == moments["max"]).all()
+    values = rows.pivot(index="time", columns=["product", "index"], values="value")[LABELS]
+    return moments.index.to_numpy(), moments["min"].to_numpy(), values.to_numpy()
+
+
+def diagonals(theta):
+    return np.concatenate([theta[0] * theta[1], theta[2] * theta[3]])
+
+
+def spectra(theta):
+    return np.concatenate(
+        [np.linalg.svd(product.numpy(), compute_uv=False) for product in products(torch.tensor(theta))]
+    )
+
+
+@pytest.mark.parametrize(("structure", "seed"), PROBLEMS)
+def test_problems_are_drawn_from_their_seed_with_the_scales_of_the_configuration(wired, structure, seed):
+    toy = problem(wired, structure, seed)
+    data, teacher, student = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
+    np.testing.assert_array_equal(toy.X, data.standard_normal((SAMPLES, TOKENS, DIM)))
+    shape = (4, DIM, DIM) if structure.startswith("full") else (4, DIM)
+    np.testing.assert_array_equal(toy.start, student.standard_normal(shape))
+    dense = structure == "full_dense"
+    drawn = teacher.standard_normal((4, DIM, DIM) if dense else (4, DIM))
+    for number, std in enumerate((0.6, 0.6, 0.8, 0.8)):  # KQ and VO, of the default configuration
+        np.testing.assert_allclose(toy.teacher[number], drawn[number] * std / (math.sqrt(DIM) if dense else 1))
+    np.testing.assert_allclose(toy.Y, output(toy.X, *products(torch.tensor(toy.teacher))), rtol=1e-10, atol=1e-12)
+
+
+def test_only_the_dense_teacher_is_dense(wired):
+    for structure, seed in PROBLEMS:
+        KQ, VO = products(torch.tensor(problem(wired, structure, seed).teacher))
+        off = [float((product - torch.diag(torch.diag(product))).abs().max()) for product in (KQ, VO)]
+        assert min(off) > 0.1 if structure == "full_dense" else max(off) == 0
+
+
+@pytest.mark.parametrize(("alpha", "seed"), [("0.01", 3), ("0.01", 7), ("1e-8", 7), ("1e-32", 3)])
+def test_flow_of_diagonal_weights_is_that_of_the_weights_themselves(wired, alpha, seed):
+    toy, unit = problem(wired, "diagonal", seed), -math.log(float(alpha))
+    rows = of_run(wired, "trajectory", "diagonal", alpha, seed)
+    times, losses, values = recorded(rows)
+    stages = wired.table("tables/stages")
+    starts = stages.loc[stages["seed"] == seed, "predicted_time"].to_numpy()
+    middles = (starts + np.append(starts[1:], MAX_TIME)) / 2
+    np.testing.assert_allclose(times / unit, np.union1d(np.linspace(0, MAX_TIME, 13), middles), rtol=1e-12)
+    np.testing.assert_allclose(rows["rescaled_time"] * unit, rows["time"], rtol=1e-12)
+    weights, crossings = toy.flow(float(alpha) * toy.start, times, [ACTIVE])
+    expected = np.array([diagonals(theta) for theta in weights])
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+    np.testing.assert_allclose(values[:2], expected[:2], rtol=1e-3)  # where all is tiny
+    np.testing.assert_allclose(losses, [toy.loss_and_velocity(theta)[0] for theta in weights], rtol=1e-4, atol=1e-8)
+    events = of_run(wired, "events", "diagonal", alpha, seed)
+    assert events["order"].tolist() == list(range(len(crossings)))
+    found = list(events[["product", "index", "direction"]].itertuples(index=False, name=None))
+    assert found == [(*LABELS[i], direction) for _, _, i, direction, _ in crossings]
+    np.testing.assert_allclose(events["rescaled_time"] * unit, [time for time, *_ in crossings], rtol=1e-3)
+
+
+def log_crossings(times, values, weight):
+    """Where values pass weight^2 between two records, on a line between their logarithms; by time."""
+    found = []
+    for (t0, t1), (before, after) in zip(pairwise(times), pairwise(values), strict=True):
+        for i, (a, b) in enumerate(zip(abs(before), abs(after), strict=True)):
+            if (a > weight**2) != (b > weight**2):
+                part = math.log(weight**2 / a) / math.log(b / a)
+                found.append((t0 + part * (t1 - t0), *LABELS[i], 1 if b > a else -1))
+    return sorted(found)
+
+
+def imbalance(theta, start):
+    """Change, initial value and size of what flow conserves, for both products."""
+    rows = []
+    for u, v, u_0, v_0 in ((*theta[:2], *start[:2]), (*theta[2:], *start[2:])):
+        now, before = (u**2 - v**2, u_0**2 - v_0**2) if u.ndim == 1 else (u.T @ u - v.T @ v, u_0.T @ u_0 - v_0.T @ v_0)
+        rows.append([np.linalg.norm(now - before), np.linalg.norm(before), (u**2).sum() + (v**2).sum()])
+    return rows
+
+
+def check_run(wired, structure, seed, times, weights, of_weights, method, **tolerance):
+    """A run at alpha = 0.01 has recorded these weights at these times."""
+    toy, unit = problem(wired, structure, seed), -math.log(0.01)
+    found_times, losses, values = recorded(of_run(wired, "trajectory", structure, "0.01", seed))
+    np.testing.assert_allclose(found_times, times, rtol=1e-12)
+    np.testing.assert_allclose(values, [of_weights(theta) for theta in weights], **tolerance)
+    np.testing.assert_allclose(losses, [toy.loss_and_velocity(theta)[0] for theta in weights], **tolerance)
+    conservation = of_run(wired, "conservation", structure, "0.01", seed)
+    assert conservation["method"].unique().tolist() == [method]
+    assert conservation["product"].tolist() == ["KQ", "VO"] * len(times)
+    np.testing.assert_allclose(conservation["rescaled_time"] * unit, np.repeat(times, 2), rtol=1e-12)
+    expected = np.concatenate([imbalance(theta, 0.01 * toy.start) for theta in weights])
+    np.testing.assert_allclose(conservation[["change", "initial", "size"]], expected, **tolerance)
+    events = of_run(wired, "events", structure, "0.01", seed)
+    crossings = log_crossings(found_times, values, ACTIVE)
+    assert [tuple(row) for row in events[["product", "index", "direction"]].to_numpy()] == [c[1:] for c in crossings]
+    np.testing.assert_allclose(events["rescaled_time"] * unit, [time for time, *_ in crossings], rtol=1e-10)
+
+
+@pytest.mark.parametrize(("structure", "seed"), [("full", 3), ("full", 7), ("full_dense", 7)])
+def test_flow_of_full_weights_is_that_of_the_weights_themselves(wired, structure, seed):
+    toy, times = problem(wired, structure, seed), np.linspace(0, MAX_TIME, 13) * -math.log(0.01)
+    weights, _ = toy.flow(0.01 * toy.start, times)
+    check_run(wired, structure, seed, times, weights, spectra, "flow", rtol=1e-3, atol=2e-5)
+
+
+def batches(structure, seed):
+    """The samples of every step."""
+    rng = np.random.default_rng(0)  # whatever the seed of the run
+    while True:
+        order = rng.permutation(SAMPLES) if structure == "diagonal_sgd" else np.arange(SAMPLES)
+        size = BATCH if structure == "diagonal_sgd" else SAMPLES
+        for start in range(0, SAMPLES - size + 1, size):
+            yield order[start : start + size]
+
+
+@pytest.mark.parametrize(("structure", "seed"), [("diagonal_gd", 7), ("diagonal_sgd", 3), ("diagonal_sgd", 7)])
+def test_descent_takes_the_steps_of_a_plain_loop(wired, structure, seed):
+    toy = problem(wired, structure, seed)
+    steps = np.rint(np.linspace(0, MAX_TIME, 13) * -math.log(0.01) / STEP).astype(int)
+    theta, weights, samples = 0.01 * toy.start, [], batches(structure, seed)
+    for step in range(steps[-1] + 1):
+        if step in steps:
+            weights.append(theta)
+        theta = theta + STEP * toy.loss_and_velocity(theta, next(samples))[1]
+    method = structure.removeprefix("diagonal_")
+    check_run(wired, structure, seed, steps * STEP, weights, diagonals, method, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_stages_are_those_of_algorithm_1(wired, seed):
+    stages = wired.table(f"toy/diagonal/seed_{seed}/stages")
+    expected = pd.DataFrame(problem(wired, "diagonal", seed).stages(MAX_TIME))
+    assert len(stages) == len(expected) >= 3
+    assert stages["stage"].tolist() == list(range(1, len(expected) + 1))
+    assert list(zip(stages["product"], stages["index"], strict=True)) == [LABELS[i] for i in expected["coordinate"]]
+    assert stages["sign"].tolist() == expected["sign"].tolist()
+    assert (stages["left"] == 0).all()
+    for column, name in {"predicted_time": "time", "loss": "loss", "runner_up": "runner_up"}.items():
+        np.testing.assert_allclose(stages[column], expected[name], rtol=1e-6)
+    np.testing.assert_allclose(stages["curvature"], expected["curvature"], rtol=1e-4)
+    found = np.hstack([np.stack(stages["KQ"]), np.stack(stages["VO"])])
+    np.testing.assert_allclose(found, np.stack(expected["product"]), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_theorem_compares_stages_with_activations_and_the_middle_of_stages(wired, seed):
+    stages, theorem = (wired.table(f"toy/diagonal/seed_{seed}/{name}") for name in ("stages", "theorem"))
+    ends = [*stages["predicted_time"][1:], MAX_TIME]
+    rows = []
+    for alpha in ("0.01", "1e-8", "1e-32"):
+        run = of_run(wired, "trajectory", "diagonal", alpha, seed)
+        events = of_run(wired, "events", "diagonal", alpha, seed)
+        rises = list(events[events["direction"] == 1][["product", "index", "rescaled_time"]].to_numpy())
+        for stage, end in zip(stages.to_dict("records"), ends, strict=True):
+            start, middle = stage["predicted_time"], (stage["predicted_time"] + end) / 2
+            near = run[np.isclose(run["rescaled_time"], middle, rtol=1e-9)]
+            assert len(near) == 2 * DIM
+            limit = {label: stage[label[0]][label[1]] for label in LABELS}
+            distance = max(abs(row["value"] - limit[row["product"], row["index"]]) for row in near.to_dict("records"))
+            own = [n for n, rise in enumerate(rises) if (rise[0], rise[1]) == (stage["product"], stage["index"])]
+            time = rises[own[0]][2] if own else math.nan
+            order, delay = own[0] + 1 if own else math.nan, (time - start) * -math.log(float(alpha))
+            rows.append([alpha, stage["stage"], start, time, order, delay, distance])
+    columns = ["alpha", "stage", "predicted_time", "measured_time", "measured_order", "scaled_delay", "distance"]
+    numbers = {"measured_order": float, "stage": int}
+    found, expected = theorem[columns].astype(numbers), pd.DataFrame(rows, columns=columns).astype(numbers)
+    pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-9, atol=1e-12)
+
+
+def test_a_coordinate_fails_to_become_active_and_another_comes_out_of_order(wired):
+    """The study has what the comparison above is to tell apart."""
+    theorem = wired.table("tables/theorem")
+    assert theorem["measured_time"].isna().any()
+    assert (theorem["measured_order"] != theorem["stage"]).any()
+    assert (wired.table("tables/events")["direction"] == -1).any()
+
+
+TAU, UNIT = 1e-5, -math.log(1e-16)
+CHOICES = {"nonnegligible": TAU, "support": ACTIVE}
+
+
+def moments_of(toy, assumption, rng):
+    """Where the perturbed runs of an assumption start and end, the weights there, and which coordinate is activated."""
+    start = 1e-16 * toy.start
+    if assumption == "plateaus":
+        times = np.sort(rng.uniform(0, MAX_TIME * UNIT, 3))
+        weights, _ = toy.flow(start, np.r_[0, times], rtol=1e-7)
+        return [(time, time + 5 * UNIT, theta, None) for time, theta in zip(times, weights[1:], strict=True)]
+    _, crossings = toy.flow(start, np.array([0, MAX_TIME * UNIT]), [TAU, ACTIVE], rtol=1e-7)
+    upwards = [crossing for crossing in crossings if crossing[3] == 1]
+    rises = [(time, i) for time, threshold, i, *_ in upwards if threshold == ACTIVE]
+    moments = []
+    for time, threshold, i, _, theta in upwards:
+        own = [rise for rise, j in rises if j == i and rise > time]
+        ends = [rise for rise, _ in rises if own and rise > own[0]]
+        if threshold == TAU and ends:
+            moments.append((time, ends[0], theta, i))
+    drawn = rng.choice(len(moments), size=min(3, len(moments)), replace=False)
+    return [moments[number] for number in np.sort(drawn)]
+
+
+@pytest.mark.parametrize(
+    ("assumption", "std", "seed"), [("plateaus", 0.04, 3), ("plateaus", 0.04, 7), ("activations", 0.02, 7)]
+)
+def test_perturbed_runs_are_flows_of_perturbed_weights(wired, assumption, std, seed):
+    toy, rng = problem(wired, "diagonal", seed), np.random.default_rng([seed, assumption == "activations"])
+    table = wired.table("tables/perturbations")
+    table = table[(table["assumption"] == assumption) & (table["seed"] == seed)]
+    moments = moments_of(toy, assumption, rng)
+    assert sorted(table["run"].unique()) == list(range(len(moments)))
+    for run, (start, end, theta, activated) in enumerate(moments):
+        times, noise = np.linspace(start, end, 6), std * rng.standard_normal((2, 2 * DIM))
+        of_u, of_v = noise.reshape(2, 2, DIM)
+        noise = np.stack([of_u[0], of_v[0], of_u[1], of_v[1]])  # W_K and W_V are u, W_Q and W_O are v
+        reference = [diagonals(weights) for weights in toy.flow(theta, times, rtol=1e-6)[0]]
+        for noise_on, threshold in CHOICES.items():
+            rows = table[(table["run"] == run) & (table["noise_on"] == noise_on)]
+            np.testing.assert_allclose(rows["perturbed_at"] * UNIT, start, rtol=1e-4)
+            found = rows.assign(time=rows["rescaled_time"] * UNIT)
+            larger = np.concatenate([abs(theta[:2]).max(axis=0), abs(theta[2:]).max(axis=0)])
+            chosen = larger > threshold * (1 + 1e-6)
+            if activated is not None:
+                chosen[activated] = True
+            mask = chosen.reshape(2, DIM).repeat(2, axis=0)
+            perturbed = [diagonals(weights) for weights in toy.flow(theta + noise * mask, times, rtol=1e-6)[0]]
+            for column, expected in {"value": perturbed, "reference": reference}.items():
+                values = found.pivot(index="time", columns=["product", "index"], values=column)[LABELS]
+                np.testing.assert_allclose(values.index, times, rtol=1e-4)
+                np.testing.assert_allclose(values, expected, atol=1e-3)
+
+
+def test_tables_of_the_study_have_the_rows_of_their_runs_under_the_right_names(wired):
+    tables = {"trajectory": "toy", "events": "toy", "conservation": "toy", "stages": "toy", "theorem": "toy"}
+    tables |= {"perturbations": "assumptions", "metrics": "vit", "spectra": "vit", "baselines": "vit"}
+    for name, half in tables.items():
+        found, parts = wired.table(f"tables/{name}"), []
+        for path in sorted((wired.results / half).rglob(f"{name}.parquet")):
+            folders = path.relative_to(wired.results / half).parts[:-1]
+            labels = {part.split("_")[0]: part.split("_", 1)[1] for part in folders[1:]}
+            labels[{"toy": "structure", "assumptions": "assumption", "vit": "dataset"}[half]] = folders[0]
+            labels["seed"] = int(labels["seed"])
+            frame = wired.table(path.relative_to(wired.results).with_suffix(""))
+            parts.append(frame.assign(**{key: labels[key] for key in labels if key not in frame and key in found}))
+        expected = pd.concat(parts)[found.columns]
+        assert {"seed"} | {key for key in labels if half != "toy" or name in ("trajectory", "events")} <= set(found)
+        assert sorted(map(row_text, found.to_numpy())) == sorted(map(row_text, expected.to_numpy())), name
+        if half == "vit":
+            of_dataset = wired.table(f"tables/digits/{name}")
+            pd.testing.assert_frame_equal(of_dataset, found)
+
+
+def row_text(row):
+    return json.dumps([list(value) if isinstance(value, np.ndarray) else str(value) for value in row])

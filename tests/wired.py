@@ -1,0 +1,92 @@
+"""The study "wired", run once by Snakemake as a user would run it, and what the tests of its wiring ask of it."""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import yaml
+from snakemake.utils import update_config
+
+ROOT = Path(__file__).parents[1]
+STUDY = ROOT / "tests/data/wired.yaml"
+# PNG and PDF hold no data, so the jobs keep each figure for the tests as well.
+KEEP_FIGURES = """
+
+def _keeping(save):
+    def save_and_keep(figure, pdf, png, **options):
+        import pickle
+        from pathlib import Path
+
+        save(figure, pdf, png, **options)
+        Path("kept", f"{Path(pdf).stem}.pickle").write_bytes(pickle.dumps(figure))
+
+    return save_and_keep
+
+
+save_figure = _keeping(save_figure)
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Wired:
+    """A finished study: a copy of the repository, the folder it was run in, and its configuration."""
+
+    tree: Path
+    folder: Path
+    config: dict
+
+    @property
+    def results(self):
+        return self.folder / "results/wired"
+
+    @cache  # noqa: B019 - there is one of these, and it lives as long as the tests
+    def table(self, name):
+        """A table of the study or of a run, with plain strings where it has categories; not to be changed."""
+        frame = pd.read_parquet(self.results / f"{name}.parquet")
+        return frame.astype({key: str for key in frame if frame[key].dtype == "category"})
+
+    def figure(self, name):
+        """The matplotlib.figure.Figure that the rule `name` has drawn."""
+        return pickle.loads((self.folder / f"kept/{name}.pickle").read_bytes())
+
+    def provenance(self, path):
+        """Where a table comes from."""
+        return json.loads(pq.read_schema(self.results / path).metadata[b"provenance"])
+
+    def snakemake(self, *arguments):
+        """What Snakemake prints."""
+        return snakemake(self.tree, self.folder, *arguments)
+
+
+def snakemake(tree, folder, *arguments):
+    line = [sys.executable, "-m", "snakemake", "--snakefile", tree / "Snakefile", "--directory", folder, "--cores", "2"]
+    line = [*map(str, line), *arguments, "--configfile", str(STUDY)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.run(line, cwd=tree, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout + run.stderr
+
+
+def run_study(folder):
+    """Run every rule of the study in a new folder; a `Wired`."""
+    tree, work = folder / "tree", folder / "work"
+    tree.mkdir()
+    for name in ("Snakefile", "config", "envs", "workflow"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, tree / name)
+    (tree / "profiles").symlink_to("workflow/profiles")
+    plotting = tree / "workflow/scripts/rank_increase/plotting.py"
+    plotting.write_text(plotting.read_text() + KEEP_FIGURES)
+    (work / "kept").mkdir(parents=True)
+    snakemake(tree, work, "all", "publish")
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    update_config(config, yaml.safe_load(STUDY.read_text()))
+    return Wired(tree, work, config)
