@@ -34,7 +34,6 @@ from rank_increase.figures.toy import (
 )
 from rank_increase.notation import sort_alphas
 from rank_increase.registry import find, registered
-from rank_increase.toy.windows import Window
 
 STAGES = pd.DataFrame(
     {
@@ -256,33 +255,6 @@ def test_losses_are_drawn_from_the_largest_alpha_to_the_smallest(panel):
 
 
 # Perturbation runs
-
-
-def test_a_window_is_measured_in_the_largest_difference_over_entries():
-    reference = np.r_[np.linspace(0, 1, 6), np.full(5, 1.0)]
-    window = Window.of(perturbation(reference, reference + np.linspace(0.4, 0.1, 11), step=0.5))
-    assert (window.start_distance, window.end_distance) == pytest.approx((0.4, 0.1))
-    assert (window.movement, window.final_speed) == (1.0, 0.0)
-    on_support = Window.of(perturbation(reference, reference + np.linspace(0.2, 0.1, 11), step=0.5))
-    assert window.distances(on_support) == "distance 0.400 to 0.100, ratio 0.25 (support: 0.50)"
-
-
-def test_the_final_speed_is_that_of_the_last_tenth_per_unit_of_time():
-    reference = np.r_[np.zeros(19), 0.1, 0.3]
-    assert Window.of(perturbation(reference, reference, step=0.5)).final_speed == pytest.approx(0.3)
-
-
-@pytest.mark.parametrize(("movement", "off"), [(0.049, False), (0.051, True)])
-def test_only_a_reference_that_moves_is_not_on_a_plateau(movement, off):
-    note, marked = Window(0.1, 0.05, movement, final_speed=9.0).plateau_note(0.05)
-    assert marked == off and note.startswith("not on a plateau" if off else "on a plateau")
-    assert f"{movement:.3f}" in note
-
-
-@pytest.mark.parametrize(("speed", "restless"), [(0.009, False), (0.011, True)])
-def test_only_a_reference_that_moves_at_the_end_is_not_at_rest(speed, restless):
-    note, marked = Window(0.1, 0.05, movement=9.0, final_speed=speed).rest_note(0.01)
-    assert marked == restless and note.startswith("window ends before rest" if restless else "window ends at rest")
 
 
 def test_a_window_shows_the_perturbed_path_solid_and_the_reference_dashed(panel):
