@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import socket
 import threading
 import time
@@ -126,6 +127,33 @@ class Ownership:
             f"{self.label}: no heartbeat of this process for {SILENCE:.0f} s, and {by}; it stops, and leaves"
             f" {self.folder} as it is."
         )
+
+    @contextmanager
+    def replacing(self, folder, workplace):
+        """Yield a path, for a new folder that takes the place of `folder` in one step at the end of the `with` block.
+
+        Parameters
+        ----------
+        folder : pathlib.Path
+            May exist; after an error in the block it is as it was.
+        workplace : pathlib.Path
+            Folder on the same file system, in which the new one is made.
+
+        Raises
+        ------
+        NotOwner
+            If another process has taken over what this process owns.
+        """
+        new, old = (workplace / f".{folder.name}.{self.owner.token}.{part}" for part in ("new", "old"))
+        try:
+            yield new
+            self.check()
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(new, folder)
+        finally:
+            for leftover in (new, old):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def _beat(self, done, interval):
         while not done.wait(interval):

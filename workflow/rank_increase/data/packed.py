@@ -8,7 +8,6 @@ incomplete.
 import errno
 import json
 import math
-import os
 import shutil
 from collections import deque
 from collections.abc import Iterable
@@ -133,22 +132,14 @@ def _pack_as_owner(folder, workplace, ownership, source, description, on_images)
     """Write a dataset beside its folder, then move it there in one step."""
     for leftover in filter(Path.is_dir, workplace.iterdir()):  # from a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
-    new, old = (workplace / f"{ownership.owner.token}.{part}" for part in ("new", "old"))
-    try:
-        _check_folder(folder)
-        _check_disk(folder, source)
+    _check_folder(folder)
+    _check_disk(folder, source)
+    with ownership.replacing(folder, workplace) as new:
         new.mkdir()
         manifest = _write(new, source, on_images)
         manifest = {"source": {**description, "sha256": source.sha256}, **manifest}
         (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        ownership.check()
         _check_folder(folder)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-    finally:
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _check_folder(folder):

@@ -28,30 +28,19 @@ def publish_snapshots(job, ownership, folder):
         If another process has taken the scratch folder over.
     """
     folder = Path(folder)
-    temporary, old = (folder.with_name(f".{folder.name}.{ownership.owner.token}.{part}") for part in ("new", "old"))
-    try:
-        of_epoch = int(finished_metrics(job)["step"].iloc[0])
-        with writing(folder):
-            temporary.mkdir(parents=True)
-            for step in job.recipe.snapshot_steps(of_epoch):
-                source = snapshot_path(Path(job.scratch) / "snapshots", step)
-                try:
-                    check_snapshot(source)
-                except SnapshotError as error:
-                    raise SnapshotError(
-                        f"{error}: run the same command again, to train again from before it."
-                    ) from error
-                try:
-                    os.link(source, temporary / source.name)
-                except OSError:
-                    shutil.copy2(source, temporary)
-        ownership.check()
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-    finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+    of_epoch = int(finished_metrics(job)["step"].iloc[0])
+    with ownership.replacing(folder, folder.parent) as new, writing(folder):
+        new.mkdir(parents=True)
+        for step in job.recipe.snapshot_steps(of_epoch):
+            source = snapshot_path(Path(job.scratch) / "snapshots", step)
+            try:
+                check_snapshot(source)
+            except SnapshotError as error:
+                raise SnapshotError(f"{error}: run the same command again, to train again from before it.") from error
+            try:
+                os.link(source, new / source.name)
+            except OSError:
+                shutil.copy2(source, new)
 
 
 def prune_checkpoints(job):
