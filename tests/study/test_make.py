@@ -29,12 +29,16 @@ def tree(tmp_path_factory):
 
 
 def make(tree, *arguments):
-    """Run make in `tree`, with the environment of the tests instead of one to be installed there."""
+    """Run make in `tree`, with the environment of the tests instead of one to be installed there.
+
+    The tests may be run by `make test`: a make within a make would print the folders it enters, unless it is not told.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     return subprocess.run(
         ["make", "--assume-old=.venv/.installed", *arguments],
         cwd=tree,
-        env={**os.environ, "PATH": path},
+        env={**inherited, "PATH": path},
         capture_output=True,
         text=True,
     )
