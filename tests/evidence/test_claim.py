@@ -111,6 +111,7 @@ def test_settings_follow_the_configuration():
     assert study_settings(STUDY) == {
         "active": pytest.approx(0.01),
         "max_time": 100.0,
+        "variants": {},
         "movement": 0.05,
         "speed": pytest.approx(0.01),
     }

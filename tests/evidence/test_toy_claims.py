@@ -12,7 +12,7 @@ from rank_increase.tables import SCHEMAS
 TABLES = ("trajectory", "losses", "events", "stages", "theorem", "perturbations", "conservation")
 SETTINGS = {"active": 0.01, "max_time": 100.0, "movement": 0.05, "speed": 0.01}
 TIME = np.linspace(0, 100, 201)
-ADDED = {"stages": ["seed"], "theorem": ["seed"], "perturbations": ["assumption", "seed"]}
+ADDED = {"stages": ["variant", "seed"], "theorem": ["variant", "seed"], "perturbations": ["assumption", "seed"]}
 RUN = ["variant", "alpha", "seed"]
 NOTHING = {name: pd.DataFrame(columns=[*ADDED.get(name, RUN), *SCHEMAS[name].names]) for name in TABLES}
 DECLARED = {entry.name: entry for entry in declared_claims() if "each" not in entry.details}
@@ -65,7 +65,7 @@ def theorem(delay, distance=0.1, order=None, alphas=("0.01", "1e-4", "1e-8"), se
         for stage in (1, 2, 3):
             late = delay(size, stage)
             found.append(
-                {"seed": seed, "alpha": alpha, "stage": stage, "predicted_time": 20.0 * stage,
+                {"variant": "diagonal", "seed": seed, "alpha": alpha, "stage": stage, "predicted_time": 20.0 * stage,
                  "measured_time": 20.0 * stage + late, "measured_order": order(size, stage) if order else stage,
                  "scaled_delay": late * size, "distance": distance(size) if callable(distance) else distance}
             )  # fmt: skip
@@ -73,7 +73,7 @@ def theorem(delay, distance=0.1, order=None, alphas=("0.01", "1e-4", "1e-8"), se
 
 
 def stages(**columns):
-    base = {"seed": 0, "deactivated": 0, "curvature": 0.1, "gap_to_next": 1.0}
+    base = {"variant": "diagonal", "seed": 0, "deactivated": 0, "curvature": 0.1, "gap_to_next": 1.0}
     return rows("stages", *({**base, "stage": k, "predicted_time": 20.0 * k, **columns} for k in (1, 2, 3)))
 
 

@@ -37,6 +37,7 @@ from rank_increase.registry import find, registered
 
 STAGES = pd.DataFrame(
     {
+        "variant": "diagonal",
         "seed": 0,
         "stage": [1, 2, 3],
         "product": ["VO", "KQ", "VO"],
@@ -133,7 +134,8 @@ def theorem():
     for alpha, scale in (("1e-8", 8 * np.log(10)), ("1e-4", 4 * np.log(10))):
         predicted = np.array([100.0, 200.0, 300.0])
         measured = predicted + np.array([1, -2, 4]) * 8 / scale
-        frames.append(pd.DataFrame({"seed": 0, "alpha": alpha, "stage": [1, 2, 3], "predicted_time": predicted}))
+        frames.append(pd.DataFrame({"variant": "diagonal", "seed": 0, "alpha": alpha, "stage": [1, 2, 3]}))
+        frames[-1]["predicted_time"] = predicted
         frames[-1]["measured_time"] = np.where((alpha == "1e-4") & (predicted == 300), np.nan, measured)
     return pd.concat(frames, ignore_index=True)
 

@@ -25,6 +25,7 @@ from scripts.evidence import build_explorer
 
 VARIANTS = {
     "diagonal": {"weights": "diagonal", "teacher": "diagonal", "method": "flow"},
+    "diagonal_gd": {"weights": "diagonal", "teacher": "diagonal", "method": "gd"},
     "full": {"weights": "full", "teacher": "diagonal", "method": "flow"},
 }
 BASELINES = {
@@ -78,6 +79,7 @@ def stages_frame(seed, dim=4):
     products = np.cumsum(RANDOM.normal(size=(2, len(entries), dim)), axis=1)
     return pd.DataFrame(
         {
+            "variant": "diagonal",
             "seed": seed,
             "stage": [1, 2, 3],
             "product": [product for product, _ in entries],
@@ -205,7 +207,7 @@ def test_toy_runs_come_back_out_of_the_page(page, tables):
             values = select(rows, product=product)["value"].to_numpy().reshape(11, 4).T
             error = np.abs(array(run[product]) - values).max()
             assert error <= np.abs(values).max() / 65534 * 1.0001
-    stages = study["toy"]["stages"]["99"]
+    stages = study["toy"]["stages"]["diagonal"]["99"]
     np.testing.assert_allclose(array(stages["KQ"]), np.stack(tables["stages"]["KQ"], axis=1), atol=1e-3)
     assert (stages["product"], stages["index"]) == (["KQ", "VO", "KQ"], [1, 2, 3])
 
@@ -216,9 +218,13 @@ def test_the_page_says_where_it_comes_from(page):
     assert study["about"]["commits"] == ["0123456789abcdef"]
 
 
-def test_only_diagonal_weights_under_a_diagonal_teacher_have_a_prediction(page):
+def test_the_limit_of_a_variant_is_that_of_the_flow_of_its_problems(page):
     variants = decode(page.read_text())[0]["toy"]["variants"]
-    assert {name: form["predicted"] for name, form in variants.items()} == {"diagonal": True, "full": False}
+    assert {name: form["limit"] for name, form in variants.items()} == {
+        "diagonal": "diagonal",
+        "diagonal_gd": "diagonal",
+        "full": "full",
+    }
 
 
 def test_spectra_come_back_out_of_the_page_normalised(page, tables):

@@ -262,7 +262,7 @@ def test_a_table_of_stages_has_what_algorithm_1_finds(make, run_script):
         input={"problem": "problem.npz"},
         output={"stages": "stages.parquet"},
         params={"max_time": 200.0},
-        wildcards={"seed": "3"},
+        wildcards={"variant": "diagonal", "seed": "3"},
     )
     table, expected = read_table("stages.parquet"), list(stages(head, 12, max_time=200.0))
     assert len(expected) >= 3

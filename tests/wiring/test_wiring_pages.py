@@ -56,7 +56,10 @@ def test_explorer_shows_the_toy_runs_and_their_predictions(wired, page):
             values = [select(rows, product=product, index=index)["value"] for index in range(4)]
             np.testing.assert_allclose(array(run[product]), values, atol=np.abs(values).max() / 65000)
     for seed in (3, 7):
-        found, rows = study["toy"]["stages"][str(seed)], select(stages, seed=seed).sort_values("stage")
+        found, rows = (
+            study["toy"]["stages"]["diagonal"][str(seed)],
+            select(stages, variant="diagonal", seed=seed).sort_values("stage"),
+        )
         np.testing.assert_allclose(array(found["time"]), rows["predicted_time"], rtol=1e-6)
         np.testing.assert_allclose(array(found["loss"]), rows["loss"], rtol=1e-6)
         assert [found["product"], found["index"]] == [rows["product"].tolist(), rows["index"].tolist()]
@@ -65,7 +68,9 @@ def test_explorer_shows_the_toy_runs_and_their_predictions(wired, page):
             np.testing.assert_allclose(array(found[product]), limits, atol=max(abs(limits).max(), 1e-9) / 65000)
     forms = study["toy"]["variants"]
     assert forms["full_dense"]["teacher"] == "dense"
-    assert [name for name in forms if forms[name]["predicted"]] == ["diagonal", "diagonal_gd", "diagonal_sgd"]
+    limits = {name: form["limit"] for name, form in forms.items()}
+    assert [name for name in limits if limits[name] == "diagonal"] == ["diagonal", "diagonal_gd", "diagonal_sgd"]
+    assert (limits["full"], limits["full_dense"]) == ("full", "full_dense")
 
 
 def test_explorer_shows_the_spectra_of_every_run(wired, page):

@@ -394,7 +394,7 @@ function chooseToy() {
   const run = ofProblem.find((candidate) => candidate.alpha === choose("alpha", alphas, study.shown.alpha));
   const end = array(run.time).at(-1);
   const time = chooseNumber("time", end / 2, (wanted) => Math.max(0, Math.min(end, wanted)));
-  const prediction = variants[variant].predicted ? stages[problem] : undefined;
+  const prediction = stages[variants[variant].limit]?.[problem];
   const full = variants[variant].weights === "full";
   return { run, ofProblem, prediction, end, full, time, options: { names, problems, alphas } };
 }

@@ -27,7 +27,7 @@ def described(kind, description, **limits):
 Name = described(str, 'a name of at most 64 letters, digits, "_" and "-"', pattern=NAME)
 Dpi = described(int, "a whole number from 30 to 1200", ge=30, le=1200)
 Text = described(str, "text in quotes", min_length=1)
-Path = described(str, "a path in quotes", min_length=1)
+Path = described(str, "a path in quotes", pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")
 Address = described(
     str, "an address in quotes that begins with https://, http:// or file://", pattern=r"^(https?|file)://."
 )

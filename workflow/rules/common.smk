@@ -11,6 +11,7 @@ sys.path.insert(0, WORKFLOW)
 from rank_increase.data.fingerprints import source_exists, source_fingerprint
 from rank_increase.registry import find, registered
 from rank_increase.study.configuration import (
+    all_variant_settings,
     NETWORK_TABLES,
     TOY_TABLES,
     ConfigError,
@@ -20,6 +21,7 @@ from rank_increase.study.configuration import (
     drawn_figures,
     explorer_start,
     figure_options,
+    limit_problems,
     located_extensions,
     made_tables,
     network_runs,
@@ -27,6 +29,7 @@ from rank_increase.study.configuration import (
     read_study,
     shown_networks,
     toy_runs,
+    variant_settings,
 )
 from rank_increase.study.digest import folder_digest, library_digest
 from rank_increase.study.failures import describe_failures, explain_full_disk
@@ -85,8 +88,7 @@ def toy_parts(table):
         places = [(name, seed) for name in ("plateaus", "activations") for seed in STUDY.assumptions.seeds]
         return [f"{RESULTS}/assumptions/{name}/seed_{seed}/perturbations.parquet" for name, seed in places]
     if table in ("stages", "theorem"):
-        seeds = sorted({run["seed"] for run in TOY_RUNS if run["variant"] == "diagonal"})
-        return [f"{RESULTS}/toy/diagonal/seed_{seed}/{table}.parquet" for seed in seeds]
+        return [f"{RESULTS}/toy/{variant}/seed_{seed}/{table}.parquet" for variant, seed in limit_problems(STUDY)]
     pattern = f"{RESULTS}/toy/{{variant}}/alpha_{{alpha}}/seed_{{seed}}/{table}.parquet"
     return sorted(pattern.format(**run) for run in TOY_RUNS)
 
@@ -96,22 +98,28 @@ def toy_settings(*keys):
     return STUDY.toy.model_dump(include=set(keys)) if STUDY.toy else {}
 
 
+def of_variant(*keys):
+    """These settings of a toy variant, for use as params."""
+    return {key: lambda wildcards, key=key: variant_settings(STUDY, wildcards.variant)[key] for key in keys}
+
+
 def stages_to_record(wildcards):
-    """The stages in whose middle a flow with diagonal weights is recorded too; an empty list for other variants."""
-    compared = wildcards.variant == "diagonal" and STUDY.toy.variants["diagonal"].method == "flow"
-    return [f"{RESULTS}/toy/diagonal/seed_{wildcards.seed}/stages.parquet"] if compared else []
+    """The stages in whose middle a run is recorded too; an empty list for a variant without a limit."""
+    compared = STUDY.toy.variants[wildcards.variant].has_limit
+    return [f"{RESULTS}/toy/{wildcards.variant}/seed_{wildcards.seed}/stages.parquet"] if compared else []
 
 
-def diagonal_alphas(wildcards):
-    """Init scales of the variant "diagonal" with this seed."""
-    return [run["alpha"] for run in TOY_RUNS if run["variant"] == "diagonal" and run["seed"] == int(wildcards.seed)]
+def problem_alphas(wildcards):
+    """Init scales from which the problem of this variant and seed is trained."""
+    problem = wildcards.variant, int(wildcards.seed)
+    return [run["alpha"] for run in TOY_RUNS if (run["variant"], run["seed"]) == problem]
 
 
-def diagonal_files(table):
-    """A function of the wildcards that returns the tables of the runs with `diagonal_alphas`."""
+def problem_files(table):
+    """A function of the wildcards that returns the tables of the runs with `problem_alphas`."""
     return lambda wildcards: [
-        f"{RESULTS}/toy/diagonal/alpha_{alpha}/seed_{wildcards.seed}/{table}.parquet"
-        for alpha in diagonal_alphas(wildcards)
+        f"{RESULTS}/toy/{wildcards.variant}/alpha_{alpha}/seed_{wildcards.seed}/{table}.parquet"
+        for alpha in problem_alphas(wildcards)
     ]
 
 

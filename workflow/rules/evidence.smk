@@ -29,7 +29,7 @@ rule claims:
         mem_mb=4000,
         runtime=10,
     params:
-        study=STUDY.model_dump(include={"study", "toy", "assumptions"}),
+        study={**STUDY.model_dump(include={"study", "toy", "assumptions"}), "variants": all_variant_settings(STUDY)},
         labels=NETWORK_LABELS,
         code=all_digest("evidence/check_claims", "claim"),
     message:
@@ -56,7 +56,7 @@ rule explorer:
         mem_mb=4000,
         runtime=10,
     params:
-        variants=STUDY.model_dump()["toy"]["variants"] if STUDY.toy else {},
+        variants=all_variant_settings(STUDY),
         names=NETWORK_LABELS,
         shown=explorer_start(STUDY),
         template=folder_digest("explorer"),

@@ -31,9 +31,7 @@ rule make_problem:
         mem_mb=1000,
         runtime=5,
     params:
-        **toy_settings("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO"),
-        weights=lambda wildcards: STUDY.toy.variants[wildcards.variant].weights,
-        teacher=lambda wildcards: STUDY.toy.variants[wildcards.variant].teacher,
+        **of_variant("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO", "weights", "teacher"),
         code=library_digest("toy/make_problem", without=["jobs"]),
     message:
         "Toy problem {wildcards.variant}, seed {wildcards.seed}"
@@ -44,13 +42,13 @@ rule make_problem:
 rule run_algorithm1:
     """Algorithm 1 of the paper: predicted stages in the limit alpha -> 0."""
     input:
-        problem="<results>/toy/diagonal/seed_{seed}/problem.npz",
+        problem="<results>/toy/{variant}/seed_{seed}/problem.npz",
     output:
-        stages="<results>/toy/diagonal/seed_{seed}/stages.parquet",
+        stages="<results>/toy/{variant}/seed_{seed}/stages.parquet",
     log:
-        "<logs>/run_algorithm1/seed_{seed}.log",
+        "<logs>/run_algorithm1/{variant}_seed_{seed}.log",
     benchmark:
-        "<benchmarks>/run_algorithm1/seed_{seed}.tsv"
+        "<benchmarks>/run_algorithm1/{variant}_seed_{seed}.tsv"
     priority: 10
     conda:
         "../../envs/environment.yaml"
@@ -58,10 +56,10 @@ rule run_algorithm1:
         mem_mb=1000,
         runtime=30,
     params:
-        **toy_settings("max_time"),
+        **of_variant("max_time"),
         code=library_digest("toy/run_algorithm1", without=["jobs"]),
     message:
-        "Algorithm 1 on the problem of seed {wildcards.seed}"
+        "Algorithm 1 on the problem {wildcards.variant}, seed {wildcards.seed}"
     script:
         "../scripts/toy/run_algorithm1.py"
 
@@ -86,9 +84,8 @@ rule train_toy:
         mem_mb=1500,
         runtime=60,
     params:
-        **toy_settings("max_time", "points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_rtol"),
-        **toy_settings("full_flow_atol", "step", "batch_size"),
-        method=lambda wildcards: STUDY.toy.variants[wildcards.variant].method,
+        **toy_settings("points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_rtol", "full_flow_atol"),
+        **of_variant("method", "max_time", "step", "batch_size"),
         code=library_digest("toy/train_toy", without=["jobs"]),
     message:
         "Toy run {wildcards.variant}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"
@@ -99,26 +96,26 @@ rule train_toy:
 rule compare_theorem:
     """Theorem 4.5: stages of Algorithm 1 against the trajectories of every alpha."""
     input:
-        stages="<results>/toy/diagonal/seed_{seed}/stages.parquet",
-        trajectories=diagonal_files("trajectory"),
-        events=diagonal_files("events"),
+        stages="<results>/toy/{variant}/seed_{seed}/stages.parquet",
+        trajectories=problem_files("trajectory"),
+        events=problem_files("events"),
     output:
-        theorem="<results>/toy/diagonal/seed_{seed}/theorem.parquet",
+        theorem="<results>/toy/{variant}/seed_{seed}/theorem.parquet",
     log:
-        "<logs>/compare_theorem/seed_{seed}.log",
+        "<logs>/compare_theorem/{variant}_seed_{seed}.log",
     benchmark:
-        "<benchmarks>/compare_theorem/seed_{seed}.tsv"
+        "<benchmarks>/compare_theorem/{variant}_seed_{seed}.tsv"
     conda:
         "../../envs/environment.yaml"
     resources:
         mem_mb=1500,
         runtime=10,
     params:
-        **toy_settings("max_time"),
-        alphas=diagonal_alphas,
+        **of_variant("max_time"),
+        alphas=problem_alphas,
         code=library_digest("toy/compare_theorem", without=["jobs"]),
     message:
-        "Theorem 4.5 on the problem of seed {wildcards.seed}"
+        "Theorem 4.5 on the problem {wildcards.variant}, seed {wildcards.seed}"
     script:
         "../scripts/toy/compare_theorem.py"
 
@@ -141,7 +138,8 @@ rule perturb_toy:
         mem_mb=1000,
         runtime=20,
     params:
-        **toy_settings("max_time", "activation_weight", "flow_rtol", "flow_atol"),
+        **toy_settings("activation_weight", "flow_rtol", "flow_atol"),
+        max_time=lambda wildcards: variant_settings(STUDY, "diagonal")["max_time"],
         settings=lambda wildcards: STUDY.assumptions.model_dump(include={"alpha", "threshold", "points"}),
         noise=lambda wildcards: getattr(STUDY.assumptions, wildcards.assumption).model_dump(),
         code=library_digest("toy/perturb_toy", without=["jobs"]),

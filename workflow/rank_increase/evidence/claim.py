@@ -134,12 +134,13 @@ def study_settings(study):
 
     active: a product is active above it. max_time: end of the toy runs, rescaled. movement: largest movement of a
     product within a perturbation window on a plateau. speed: largest speed of a product at rest, per unit of rescaled
-    time.
+    time. variants: toy variant -> its settings, a dict.
 
     Parameters
     ----------
     study : dict
-        With the sections `toy` and `assumptions` of the configuration, or None for them.
+        With the sections `toy` and `assumptions` of the configuration, or None for them, and `variants`, the settings
+        of each toy variant.
     """
     toy, assumptions = study["toy"], study["assumptions"]
     if not toy:
@@ -147,6 +148,7 @@ def study_settings(study):
     return {
         "active": toy["activation_weight"] ** 2,
         "max_time": toy["max_time"],
+        "variants": study.get("variants", {}),
         "movement": MOVEMENT,
         "speed": MOVEMENT / (assumptions["plateaus"]["follow"] if assumptions else FOLLOW),
     }

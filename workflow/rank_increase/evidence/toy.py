@@ -160,6 +160,7 @@ def _largest_ratio(values):
 )
 def stage_times(theorem):
     """The delay of stages behind their predicted times falls like 1 / ln(1/alpha)."""
+    theorem = _diagonal(theorem)
     slopes, runs = {}, {}
     for seed, rows in theorem.groupby("seed"):
         delays = (rows["measured_time"] - rows["predicted_time"]).abs().groupby(rows["alpha"])
@@ -187,6 +188,7 @@ def stage_times(theorem):
 )
 def constant_delay(theorem):
     """C_k of a stage is the same at the two smallest alphas."""
+    theorem = _diagonal(theorem)
     delays = theorem.dropna(subset="scaled_delay")
     alphas = sort_alphas(delays["alpha"])[-2:]
     spreads, stages = {}, 0
@@ -219,6 +221,7 @@ def constant_delay(theorem):
 )
 def stage_order(theorem):
     """At the smallest alpha, stages come in the order of Algorithm 1."""
+    theorem = _diagonal(theorem)
     if theorem.empty:
         raise NotTested("Algorithm 1 and a run with diagonal weights")
     rows = theorem.sort_values("stage")
@@ -240,6 +243,7 @@ def stage_order(theorem):
 )
 def distance_falls(theorem):
     """The distance to theta_k in the middle of stage k falls with alpha."""
+    theorem = _diagonal(theorem)
     medians = {}
     for seed, rows in theorem.groupby("seed"):
         by_alpha = rows.groupby("alpha")["distance"].median()
@@ -265,6 +269,7 @@ def distance_falls(theorem):
 )
 def one_coordinate(events, stages, *, max_time: Positive):
     """At the smallest alpha, at most one coordinate becomes active in a stage."""
+    stages = _diagonal(stages)
     activations = _diagonal(events[events["direction"] > 0])
     middles = {seed: mid_stage_times(rows.sort_values("stage"), max_time) for seed, rows in stages.groupby("seed")}
     activations = activations[activations["seed"].isin(middles)]
@@ -305,6 +310,7 @@ def nearest_stage(stages):
 )
 def unique_winner(stages):
     """No two coordinates wait equally long."""
+    stages = _diagonal(stages)
     gaps = stages["gap_to_next"].dropna()
     if gaps.empty:
         raise NotTested("Algorithm 1")
@@ -324,6 +330,7 @@ def unique_winner(stages):
 )
 def support_kept(stages, events):
     """No coordinate leaves the support."""
+    stages = _diagonal(stages)
     if stages.empty:
         raise NotTested("Algorithm 1")
     runs = _diagonal(events)
@@ -348,6 +355,7 @@ def support_kept(stages, events):
 )
 def strict_minima(stages):
     """Each theta_k is a strict local minimum on its support."""
+    stages = _diagonal(stages)
     if stages.empty:
         raise NotTested("Algorithm 1")
     return stages["curvature"].min(), f"{len(stages)} stages of {_problem_list(stages['seed'])}"

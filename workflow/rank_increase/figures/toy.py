@@ -47,9 +47,9 @@ def read_losses(tables, variant, alphas, seed):
     return rows.astype({"alpha": str})
 
 
-def read_stages(tables, seed):
-    """The table "stages" of one seed; may be empty."""
-    return tables.read("stages", seed=seed, may_be_empty=True)
+def read_stages(tables, seed, variant="diagonal"):
+    """The table "stages" of one problem; may be empty."""
+    return tables.read("stages", variant=variant, seed=seed, may_be_empty=True)
 
 
 def alpha_colors(alphas):

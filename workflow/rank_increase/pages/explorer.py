@@ -24,7 +24,7 @@ SHOWN = ("initial", "delta", "random_product", "noisy_factors")
 COLUMNS = {  # of each table, those that the page needs
     "trajectory": [*TOY_RUN, "rescaled_time", "product", "index", "value"],
     "losses": [*TOY_RUN, "rescaled_time", "loss"],
-    "stages": ["seed", "stage", "product", "index", "predicted_time", "loss", *PRODUCTS],
+    "stages": ["variant", "seed", "stage", "product", "index", "predicted_time", "loss", *PRODUCTS],
     "spectra": [*NETWORK_RUN, *HEADS, "product", "matrix", "singular_values"],
     "measures": [*NETWORK_RUN, *HEADS, "product", "matrix", "stable_rank"],
     "metrics": [*NETWORK_RUN, "epoch", "test_accuracy"],
@@ -89,16 +89,20 @@ def toy_part(store, trajectory, losses, stages, variants):
         for key, rows in trajectory.groupby(TOY_RUN, observed=True)
     ]
     runs.sort(key=lambda run: (list(variants).index(run["variant"]), run["seed"], -log_alpha(run["alpha"])))
-    predictions = {} if stages is None else {int(seed): rows for seed, rows in stages.groupby("seed")}
+    predictions = {}
+    for (variant, seed), rows in [] if stages is None else stages.groupby(["variant", "seed"], observed=True):
+        predictions.setdefault(variant, {})[int(seed)] = _prediction(store, rows)
     return {
-        "variants": {name: {**form, "predicted": _has_prediction(form)} for name, form in variants.items()},
+        "variants": {name: {**form, "limit": _limit(form, variants)} for name, form in variants.items()},
         "runs": runs,
-        "stages": {seed: _prediction(store, rows) for seed, rows in predictions.items()},
+        "stages": predictions,
     }
 
 
-def _has_prediction(variant):
-    return variant["weights"] == variant["teacher"] == "diagonal"
+def _limit(variant, variants):
+    """The variant that has the limit of this one: the gradient flow of the same problems; None without."""
+    flow = {**variant, "method": "flow"}
+    return next((name for name, form in variants.items() if {**form, "method": "flow"} == flow == form), None)
 
 
 def _toy_run(store, rows, losses):

@@ -118,6 +118,27 @@ class Variant(Section):
     """Form of the teacher's weights: diagonal (spread-out singular values) or dense (crowded ones)."""
     method: Literal["flow", "gd", "sgd"] = "flow"
     """How it is trained: flow (gradient flow), gd (full-batch gradient descent) or sgd."""
+    samples: Count | None = None
+    """Number of random sequences; null: as under `toy`, here and below."""
+    tokens: Count | None = None
+    """Tokens in a sequence."""
+    dim: Count | None = None
+    """Dimension of a token."""
+    teacher_std_KQ: Positive | None = None
+    """Standard deviation of the teacher's W_K and W_Q entries."""
+    teacher_std_VO: Positive | None = None
+    """Standard deviation of the teacher's W_V and W_O entries."""
+    max_time: Positive | None = None
+    """Training time, in units of ln(1/alpha)."""
+    step: Positive | None = None
+    """Learning rate of GD and SGD."""
+    batch_size: Count | None = None
+    """Minibatch size of SGD, in samples."""
+
+    @property
+    def has_limit(self):
+        """Whether Algorithm 1 predicts the stages of its runs as alpha goes to zero."""
+        return self.method == "flow" and self.weights == "diagonal"
 
 
 class ToyRuns(Section):
@@ -452,7 +473,8 @@ def read_study(config):
 def _extensions(config):
     """Extension files of an unchecked configuration; a tuple of str."""
     named = config.get("extensions")
-    return tuple(path for path in named if isinstance(path, str)) if isinstance(named, list) else ()
+    named = named if isinstance(named, list) else ()
+    return tuple(path for path in named if isinstance(path, str) and path.isprintable())
 
 
 def _sentences(error, config):
@@ -600,6 +622,10 @@ def _toy_mistakes(study):
         )
     if toy.batch_size > toy.samples:
         yield "`toy.batch_size` must not be larger than `toy.samples`."
+    for name, variant in toy.variants.items():
+        settings = variant_settings(study, name)
+        if (variant.batch_size or variant.samples) and settings["batch_size"] > settings["samples"]:
+            yield f"`toy.variants.{name}` has a `batch_size` of {settings['batch_size']}, larger than its `samples`."
     size = _toy_bytes(study)
     if size > MAX_TOY_BYTES:
         yield (
@@ -610,13 +636,16 @@ def _toy_mistakes(study):
 
 def _toy_bytes(study):
     """The least memory that a run of the toy model takes; up to the size of large nodes, the user decides."""
-    toy = study.toy
-    used = [toy.variants[line.variant] for line in toy.runs if line.variant in toy.variants]
-    matrices = any(variant.weights == "full" or variant.teacher == "dense" for variant in used)
-    data = 2 * toy.samples * toy.tokens * toy.dim  # X and Y
-    weights = 8 * toy.dim ** (2 if matrices else 1)  # the student's and the teacher's
-    points = max(toy.points, study.assumptions.points if study.assumptions else 0)
-    return 8 * (data + weights + 6 * 2 * toy.dim * points)  # the columns of a table, for both products
+    used = {line.variant for line in study.toy.runs if line.variant in study.toy.variants}
+    points = max(study.toy.points, study.assumptions.points if study.assumptions else 0)
+    return max((_variant_bytes(variant_settings(study, name), points) for name in used), default=0)
+
+
+def _variant_bytes(settings, points):
+    dim, matrices = settings["dim"], settings["weights"] == "full" or settings["teacher"] == "dense"
+    data = 2 * settings["samples"] * settings["tokens"] * dim  # X and Y
+    weights = 8 * dim ** (2 if matrices else 1)  # the student's and the teacher's
+    return 8 * (data + weights + 6 * 2 * dim * points)  # the columns of a table, for both products
 
 
 def _gigabytes(size):
@@ -695,6 +724,24 @@ def toy_runs(study):
     return [dict(zip(("variant", "alpha", "seed"), run, strict=True)) for run in runs]
 
 
+def variant_settings(study, name):
+    """Settings of the runs of a toy variant, a dict: what the variant leaves out is as under `toy`."""
+    general = study.toy.model_dump(exclude={"variants", "runs"})
+    return {**general, **study.toy.variants[name].model_dump(exclude_none=True)}
+
+
+def all_variant_settings(study):
+    """`variant_settings` of every variant: a dict by name, empty without a toy model."""
+    return {name: variant_settings(study, name) for name in study.toy.variants} if study.toy else {}
+
+
+def limit_problems(study):
+    """Problems of variants with a limit: a sorted list of pairs of variant and seed."""
+    return sorted(
+        {(run["variant"], run["seed"]) for run in toy_runs(study) if study.toy.variants[run["variant"]].has_limit}
+    )
+
+
 def network_runs(study):
     """The network runs of a study, each a dict with `network`, `alpha`, `seed`; no duplicates."""
     runs = {
@@ -715,10 +762,9 @@ def headline_seed(study):
 
 def made_tables(study):
     """Names of the tables that a study makes, in order."""
-    diagonal = any(run["variant"] == "diagonal" for run in toy_runs(study))
     made = {
         **dict.fromkeys(("trajectory", "losses", "events", "conservation"), study.toy is not None),
-        **dict.fromkeys(("stages", "theorem"), diagonal),
+        **dict.fromkeys(("stages", "theorem"), bool(limit_problems(study))),
         "perturbations": study.assumptions is not None,
         **dict.fromkeys(NETWORK_TABLES, bool(study.networks)),
     }

@@ -6,10 +6,11 @@ A FLOP is a floating point operation; the product of (m, k) and (k, n) matrices 
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 from rank_increase.notation import log_alpha
 from rank_increase.registry import find
-from rank_increase.study.configuration import network_runs, toy_runs
+from rank_increase.study.configuration import limit_problems, network_runs, toy_runs, variant_settings
 from rank_increase.study.text import size_text, text_table
 
 ROW_BYTES = 60  # of a row of spectra besides its singular values, compressed
@@ -65,14 +66,14 @@ def _ranks(dim, dim_head):
 def job_counts(study):
     """Number of jobs of each rule that takes more than seconds: a dict of rule to number."""
     toy, runs = toy_runs(study), network_runs(study)
-    diagonal = {run["seed"] for run in toy if run["variant"] == "diagonal"}
+    limits = len(limit_problems(study))
     perturbed = study.assumptions.seeds if study.assumptions else []
     problems = {(run["variant"], run["seed"]) for run in toy} | {("diagonal", seed) for seed in perturbed}
     counts = {
         "make_problem": len(problems),
-        "run_algorithm1": len(diagonal),
+        "run_algorithm1": limits,
         "train_toy": len(toy),
-        "compare_theorem": len(diagonal),
+        "compare_theorem": limits,
         "perturb_toy": 2 * len(perturbed),
         "prepare_dataset": len({study.networks[run["network"]].dataset for run in runs}),
         "train_network": len(runs),
@@ -169,17 +170,17 @@ def toy_hours(study):
     gradients at the paper's size, in proportion to the entries that become active (measured, alpha from 0.1 to
     1e-3000). The flow of full weights took some 2500 at 1e-4.
     """
-    toy, rate = study.toy, study.plan.cpu.peak_tflops * 1e12 * TOY_SHARE
-    gradient = 8 * toy.samples * toy.tokens**2 * toy.dim
+    rate = study.plan.cpu.peak_tflops * 1e12 * TOY_SHARE
     seconds = 0.0
     for run in toy_runs(study):
-        variant, unit = toy.variants[run["variant"]], -log_alpha(run["alpha"])
-        if variant.method != "flow":
-            share = toy.batch_size / toy.samples if variant.method == "sgd" else 1
+        toy, unit = SimpleNamespace(**variant_settings(study, run["variant"])), -log_alpha(run["alpha"])
+        gradient = 8 * toy.samples * toy.tokens**2 * toy.dim
+        if toy.method != "flow":
+            share = toy.batch_size / toy.samples if toy.method == "sgd" else 1
             gradients = share * toy.max_time * unit / toy.step
         else:
-            gradients = (1000 if variant.weights == "diagonal" else 1200) * unit ** (1 / 3) * toy.dim / 50
-        full = 4 * toy.samples * toy.tokens * toy.dim**2 if variant.weights == "full" else 0
+            gradients = (1000 if toy.weights == "diagonal" else 1200) * unit ** (1 / 3) * toy.dim / 50
+        full = 4 * toy.samples * toy.tokens * toy.dim**2 if toy.weights == "full" else 0
         seconds += gradients * (gradient + 2 * full) / rate
     return seconds / 3600
 

@@ -27,7 +27,7 @@ def main(tables):
     Titles count the stages that have no measured time: the coordinate did not pass the threshold in the time of the
     run, or began above it.
     """
-    theorem = tables.read("theorem", may_be_empty=True)
+    theorem = tables.read("theorem", variant="diagonal", may_be_empty=True)
     if theorem.empty:
         raise NothingToShow("Algorithm 1 activates no coordinate in the time of the runs.")
     seeds, colors = sorted(theorem["seed"].unique()), alpha_colors(theorem["alpha"])

@@ -30,6 +30,6 @@ if __name__ == "__main__":
         snakemake.input.problem,
         snakemake.output.stages,
         max_time=snakemake.params.max_time,
-        label=f"Algorithm 1, seed {snakemake.wildcards.seed}",
+        label=f"Algorithm 1, {snakemake.wildcards.variant}, seed {snakemake.wildcards.seed}",
         provenance=provenance,
     )
