@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rank_increase.toy.runs import Run, balance, recorded_events
+from rank_increase.toy.runs import Run, balance, log_sizes, recorded_events
 
 
 def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, seed=0, on_step=None):
@@ -48,7 +48,8 @@ def descent_run(problem, log_alpha, times, *, step, batch_size=None, weight, see
         if on_step:
             on_step(done * step)
     time, values = records * step, np.array(values)
-    return Run(time, np.array(losses), values, recorded_events(time, values, weight), np.array(conservation))
+    events = recorded_events(time, values, weight)
+    return Run(time, np.array(losses), values, log_sizes(values), events, np.array(conservation))
 
 
 def _minibatches(head, batch_size, rng):

@@ -15,7 +15,7 @@ from scipy.integrate import LSODA
 from scipy.optimize import brentq
 
 from rank_increase.toy.kernels import flush
-from rank_increase.toy.runs import Run
+from rank_increase.toy.runs import Event, Run
 
 # A Jacobian on this many samples serves the solver's Newton iteration as well as one on all 1000. With 120, long steps
 # stop converging once many coordinates are active: ten times as many steps at alpha = 1e-3000.
@@ -61,6 +61,12 @@ class LogCoordinates:
         """u v, shape of `s`."""
         size = abs(s)
         return np.sign(s) * self._exp(size) * -np.expm1(-4 * size) / 4
+
+    def log_product(self, s):
+        """ln|u v|, shape of `s`: -inf where s is zero."""
+        size = abs(s)
+        with np.errstate(divide="ignore"):
+            return self.log_c + 2 * size + np.log(-np.expm1(-4 * size) / 4)
 
     def slope(self, s):
         """d(u v)/ds = u^2 + v^2, shape of `s`."""
@@ -222,5 +228,15 @@ def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None)
     )
     values = coordinates.product(states)
     loss = np.array([head.loss_and_g(p)[0] for p in values])
-    events = [(crossing.time, crossing.coordinate, crossing.direction) for crossing in crossings]
-    return Run(times, loss, values.reshape(len(times), 2, -1), events)
+    shape = (len(times), 2, head.dim)
+    events = [
+        Event.at(
+            crossing.time,
+            crossing.coordinate,
+            crossing.direction,
+            coordinates.log_product(crossing.state).reshape(shape[1:]),
+            2 * np.log(weight),
+        )
+        for crossing in crossings
+    ]
+    return Run(times, loss, values.reshape(shape), coordinates.log_product(states).reshape(shape), events)

@@ -1,37 +1,152 @@
-"""Gradient flow of full weights, integrated in the weights themselves."""
+"""Gradient flow of full weights at any init scale, in the coordinates of toy/full_coordinates.py."""
 
 import numpy as np
+from scipy.optimize import brentq
 
-from rank_increase.toy.rkc import integrate
-from rank_increase.toy.runs import Run, balance, recorded_events
+from rank_increase.toy.full_coordinates import FullCoordinates
+from rank_increase.toy.rkc import Solver
+from rank_increase.toy.runs import Event, Run
+
+ACTIVE = -6.0  # rho from which a coordinate changes the gradient by more than rounding errors of a step
 
 
-def full_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
+class FullFlow:
+    """The flow of full weights from alpha * theta_0, step by step.
+
+    Parameters
+    ----------
+    head : object with `loss_and_gradients`, such as heads.FullHead
+    theta_0 : array, shape (4, d, d')
+    log_alpha : float
+    tolerance : float
+        Local error of a step: of the columns of X and Y and the rows of F+ and F-, whose size is 1; three times as
+        much in rho.
+
+    Attributes
+    ----------
+    coordinates : FullCoordinates
+        Those of the present state; a step may change them.
+    time, state : float, array
+    gradients : int
+        Gradients of the loss that were computed.
+    """
+
+    def __init__(self, head, theta_0, log_alpha, tolerance):
+        self.head, self.tolerance, self.gradients = head, tolerance, 0
+        self.coordinates, state = FullCoordinates.of(theta_0, log_alpha)
+        self._solver = Solver(self._velocity, state, size=self._size, step=1e-3)
+
+    @property
+    def time(self):
+        return self._solver.time
+
+    @property
+    def state(self):
+        return self._solver.y
+
+    def step(self, end):
+        """Make a step that does not pass the time `end`.
+
+        Returns
+        -------
+        coordinates : FullCoordinates
+            Those of the segment.
+        segment : rkc.Segment
+        """
+        segment = self._solver.advance(min(end - self.time, self._longest()))
+        coordinates = FullCoordinates(
+            self.coordinates.kappa.copy(), self.coordinates.dim_head, self.coordinates.log_alpha
+        )
+        self._solver.restart(self.coordinates.canonical(segment.after))
+        return coordinates, segment
+
+    def _velocity(self, state):
+        self.gradients += 1
+        G = self.head.loss_and_gradients(self.coordinates.products(state))[1]
+        return self.coordinates.velocity(state, G)
+
+    def _size(self, error, before, after):
+        *rows, rho = self.coordinates.parts(error)
+        largest = max(np.square(part).sum(axis=-1).max() for part in rows)
+        return max(np.sqrt(largest), abs(rho).max() / 3) / self.tolerance
+
+    def _longest(self):
+        """The longest step after which nothing has happened that its error would not show."""
+        rho, rate = self.coordinates.parts(self.state)[4], self.coordinates.parts(self._solver.slope)[4]
+        X, _ = self.coordinates.parts(self._solver.slope)[:2]
+        waiting = rho < ACTIVE
+        longest = np.inf
+        growing = waiting & (rate > 0)
+        if growing.any():
+            longest = (np.maximum(ACTIVE - rho, 0.5)[growing] / rate[growing]).min()
+        # Coordinate j grows faster than i, which is ahead of it. Either their directions mix, from an overlap that may be
+        # far below the tolerance, or j overtakes i.
+        faster = rate[:, None, :] - rate[:, :, None]
+        behind = np.triu(np.ones(faster.shape[1:], bool), 1) & waiting[:, :, None] & (faster > 0)
+        if behind.any():
+            longest = min(longest, 0.5 / faster[behind].max())
+        return longest
+
+
+def full_run(problem, log_alpha, times, tolerance, *, weight, on_step=None):
     """The gradient flow of a toy problem with full weights, a runs.Run recorded at `times`.
 
     Parameters
     ----------
-    rtol, atol : float
-        Error bounds of a step; `atol` is in units of alpha, since weights that small decide what grows next.
+    problem : problem.Problem
+    log_alpha : float
+    times : array, ascending, from 0
+    tolerance : float
+        As in `FullFlow`.
     weight : float
         A singular value is active while it is above the square of this.
+    on_step : callable, optional
+        Called with the time after each step.
+
+    Raises
+    ------
+    ArithmeticError
+        If the flow cannot be integrated to the end.
     """
-    head, alpha = problem.head(), np.exp(log_alpha)
-    start, shape = alpha * problem.theta_0, problem.theta_0.shape
-    loss, values, conservation = [], [], []
-    solution = integrate(
-        lambda theta: head.velocity(theta.reshape(shape))[1].ravel(),
-        start.ravel(),
-        times,
-        rtol=rtol,
-        atol=atol * alpha,
-    )
-    for time, theta in zip(times, solution, strict=True):
-        theta = theta.reshape(shape)
-        loss.append(head.velocity(theta)[0])
-        values.append(head.values(theta))
-        conservation.append(balance(theta, start))
+    head, level = problem.head(), 2 * np.log(weight)
+    flow = FullFlow(head, problem.theta_0, log_alpha, tolerance)
+    start = flow.coordinates.conserved(flow.state)
+    records, events, recorded = [], [], 0
+
+    def record(coordinates, state):
+        products = coordinates.products(state)
+        conserved, weights = coordinates.conserved(state), coordinates.weights(state)
+        balance = [
+            [np.linalg.norm(now - first), np.linalg.norm(first), np.square(pair).sum()]
+            for now, first, pair in zip(conserved, start, (weights[:2], weights[2:]), strict=True)
+        ]
+        records.append((head.loss_and_gradients(products)[0], coordinates.log_values(state), balance))
+
+    record(flow.coordinates, flow.state)
+    before = flow.coordinates.log_values(flow.state)
+    while len(records) < len(times):
+        coordinates, segment = flow.step(times[-1])
+        after = coordinates.log_values(segment.after)
+        events += _events(coordinates, segment, before, after, level)
+        while len(records) < len(times) and times[len(records)] <= segment.end * (1 + 1e-12):
+            record(coordinates, segment.at(min(times[len(records)], segment.end)))
+        before = after
         if on_step:
-            on_step(time)
-    values = np.array(values)
-    return Run(times, np.array(loss), values, recorded_events(times, values, weight), np.array(conservation))
+            on_step(flow.time)
+    loss, log_values, conservation = (np.array(column) for column in zip(*records, strict=True))
+    return Run(times, loss, np.exp(log_values), log_values, sorted(events), conservation, 2 * log_alpha)
+
+
+def _events(coordinates, segment, before, after, level):
+    """Events of a step, by time: singular values are told apart by their rank in their product."""
+    found = []
+    for coordinate in np.flatnonzero((before > level) != (after > level)):
+        time = brentq(
+            lambda time, i=coordinate: coordinates.log_values(segment.at(time)).ravel()[i] - level,
+            segment.start,
+            segment.end,
+        )
+        values = coordinates.log_values(segment.at(time))
+        direction = 1 if after.ravel()[coordinate] > level else -1
+        found.append(Event.at(time, coordinate, direction, values, level))
+    return found

@@ -1,25 +1,54 @@
 """Records of a toy run, for every training method."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Run:
+class Event(NamedTuple):
+    """A coordinate, numbered through both products, that becomes active (direction 1) or inactive (-1).
+
+    `log_next` is the natural logarithm of the largest product (of a singular value, with full weights) that is not
+    active at that time, this one aside, over the product at which they become active; `log_next_own` is the same
+    within the product of this coordinate. Both are negative, and -inf where all are active.
+    """
+
+    time: float
+    coordinate: int
+    direction: int
+    log_next: float
+    log_next_own: float
+
+    @classmethod
+    def at(cls, time, coordinate, direction, log_values, level):
+        """The event of a coordinate, when the logarithms of all products are `log_values`, shape (2, dim).
+
+        `level` is the logarithm of a product from which on it is active.
+        """
+        above = log_values - level
+        own, index = divmod(int(coordinate), above.shape[1])
+        above[own, index] = -np.inf
+        waiting = np.where(above < 0, above, -np.inf).max(axis=1)
+        return cls(float(time), int(coordinate), direction, float(waiting.max()), float(waiting[own]))
+
+
+class Run(NamedTuple):
     """Records of a training run.
 
     time and loss are of shape (records,), values of shape (records, 2, dim): the diagonal entries, or singular values,
-    of W_K W_Q^T and W_V W_O^T. events are (time, coordinate, direction): direction 1 where a coordinate, numbered
-    through both products, becomes active and -1 where it becomes inactive. conservation, (records, 2, 3), has for both
-    products what `balance` says; None for a flow in coordinates that conserve u^2 - v^2 by construction.
+    of W_K W_Q^T and W_V W_O^T; log_values are the natural logarithms of their sizes, also where values underflow.
+    events is a list of `Event`. conservation, (records, 2, 3), has for both products what `balance` says; None for a
+    flow in coordinates that conserve u^2 - v^2 by construction. log_unit is the natural logarithm of the unit of its
+    first two numbers.
     """
 
     time: np.ndarray
     loss: np.ndarray
     values: np.ndarray
+    log_values: np.ndarray
     events: list
     conservation: np.ndarray | None = None
+    log_unit: float = 0.0
 
 
 def balance(theta, theta_start):
@@ -55,10 +84,19 @@ def _squares(theta):
 
 def recorded_events(time, values, weight):
     """Events of a run from its records: where products pass the square of `weight`, interpolated in logarithms."""
-    size = np.log(np.maximum(abs(values.reshape(len(time), -1)), 1e-300)) - 2 * np.log(weight)
-    record, coordinate = np.nonzero(np.diff(size > 0, axis=0))
-    before, after = size[record, coordinate], size[record + 1, coordinate]
-    crossed = time[record] + np.diff(time)[record] * before / (before - after)
+    level, shape = 2 * np.log(weight), values.shape[1:]
+    log_values = log_sizes(values).reshape(len(time), -1)
+    record, coordinate = np.nonzero(np.diff(log_values > level, axis=0))
+    before, after = log_values[record], log_values[record + 1]
+    passing = np.arange(len(record)), coordinate
+    share = (level - before[passing]) / (after[passing] - before[passing])
+    crossed = time[record] + np.diff(time)[record] * share
+    between = before + share[:, None] * (after - before)
+    direction = np.where(after[passing] > level, 1, -1)
     order = np.argsort(crossed, kind="stable")
-    direction = np.where(after > 0, 1, -1)
-    return list(zip(crossed[order].tolist(), coordinate[order].tolist(), direction[order].tolist(), strict=True))
+    return [Event.at(crossed[i], coordinate[i], int(direction[i]), between[i].reshape(shape), level) for i in order]
+
+
+def log_sizes(values):
+    """Natural logarithms of |values|; a large negative number instead of -inf, so that it can be interpolated."""
+    return np.log(np.maximum(abs(values), 1e-300))
