@@ -70,6 +70,27 @@ def test_g_is_minus_the_slope_of_the_loss_in_the_products(small_problem):
     np.testing.assert_allclose(head.loss_and_g(p)[1], -slopes, atol=1e-7 * abs(slopes).max())
 
 
+def test_full_gradients_are_minus_the_slopes_of_the_loss_in_the_products(small_problem):
+    head = small_problem(tokens=7, weights="full").head()
+    products = np.random.default_rng(0).standard_normal((2, 6, 6))
+    slopes = central_differences(lambda products: head.loss_and_gradients(products)[0], products)
+    np.testing.assert_allclose(head.loss_and_gradients(products)[1], -slopes, atol=1e-7 * abs(slopes).max())
+
+
+@pytest.mark.parametrize("inner", [1, 4])
+def test_weights_may_have_fewer_columns_than_rows(small_problem, inner):
+    problem = small_problem(weights="full")
+    head, theta = problem.head(), problem.theta_0[:, :, :inner]
+    loss, velocity = head.velocity(theta)
+    expected_loss, expected_velocity = torch_loss_and_velocity(problem, theta)
+    assert loss == pytest.approx(expected_loss, rel=1e-12)
+    np.testing.assert_allclose(velocity, expected_velocity, atol=1e-12 * abs(expected_velocity).max())
+    values = head.values(theta)
+    assert values.shape == (2, 6)
+    assert (values[:, :inner] > 0.01).all()
+    assert (values[:, inner:] < 1e-12).all()
+
+
 def test_at_zero_only_the_value_products_feel_the_loss(small_problem):
     g = small_problem().head().loss_and_g(np.zeros(12))[1]
     assert not g[:6].any()

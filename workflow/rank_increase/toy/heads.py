@@ -62,16 +62,39 @@ class FullHead:
         """The same head on some of the samples: a slice or an array of indices."""
         return FullHead(self.X[samples], self.Y[samples])
 
-    def velocity(self, theta):
-        """Loss and -dL/dtheta, shape (4, dim, dim), of paper eq. (3)."""
-        W_K, W_Q, W_V, W_O = theta
+    def loss_and_gradients(self, products):
+        """Loss and minus its gradient in the products.
+
+        Parameters
+        ----------
+        products : array, shape (2, dim, dim)
+            W_K W_Q^T and W_V W_O^T.
+
+        Returns
+        -------
+        loss : float
+            Half the mean over all outputs of the squared error.
+        gradients : array, shape (2, dim, dim)
+            -dL/d(W_K W_Q^T) and -dL/d(W_V W_O^T).
+        """
         A, B = self._A.reshape(self._rows.shape), self._B.reshape(self._rows.shape)
-        np.matmul(self._rows, flush(W_K @ W_Q.T), out=A)
-        np.matmul(self._rows, flush(W_V @ W_O.T), out=B)
+        products = flush(products)
+        np.matmul(self._rows, products[0], out=A)
+        np.matmul(self._rows, products[1], out=B)
         total = self._kernel(self.X, self.Y, self._A, self._B)
-        g_KQ = self._rows.T @ A / -self.X.size  # -dL/d(W_K W_Q^T)
-        g_VO = self._rows.T @ B / -self.X.size
-        return total / (2 * self.X.size), np.stack([g_KQ @ W_Q, g_KQ.T @ W_K, g_VO @ W_O, g_VO.T @ W_V])
+        return total / (2 * self.X.size), np.stack([self._rows.T @ A, self._rows.T @ B]) / -self.X.size
+
+    def velocity(self, theta):
+        """Loss and -dL/dtheta, shape of `theta`, of paper eq. (3).
+
+        Parameters
+        ----------
+        theta : array, shape (4, dim, d')
+            W_K, W_Q, W_V and W_O; a d' < dim bounds the rank of the products.
+        """
+        W_K, W_Q, W_V, W_O = theta
+        loss, (g_KQ, g_VO) = self.loss_and_gradients(np.stack([W_K @ W_Q.T, W_V @ W_O.T]))
+        return loss, np.stack([g_KQ @ W_Q, g_KQ.T @ W_K, g_VO @ W_O, g_VO.T @ W_V])
 
     @staticmethod
     def values(theta):
