@@ -37,6 +37,7 @@ SCHEMAS = {
             _PRODUCT,
             ("index", pa.int32()),  # diagonal entry, or rank of the singular value, from 0
             ("value", pa.float64()),
+            ("log_value", pa.float64()),  # natural logarithm of its size, also where that underflows
         ]
     ),
     "events": pa.schema(
@@ -46,20 +47,23 @@ SCHEMAS = {
             ("index", pa.int32()),
             ("rescaled_time", pa.float64()),
             ("direction", pa.int8()),  # 1: becomes active, -1: becomes inactive
+            # Natural logarithm of the largest product that is not active, over the size at which one becomes active
+            ("log_next", pa.float64()),  # of both products
+            ("log_next_own", pa.float64()),  # of the same product
         ]
     ),
     "stages": pa.schema(
         [
             ("stage", pa.int32()),  # k, from 1
             _PRODUCT,
-            ("index", pa.int32()),
+            ("index", pa.int32()),  # diagonal entry; of full weights, how many singular values the product had
             ("sign", pa.int8()),
             ("predicted_time", pa.float64()),  # T_k, rescaled
             ("loss", pa.float64()),  # at theta_k
             ("gap_to_next", pa.float64()),  # how much longer the next coordinate would have waited
             ("deactivated", pa.int32()),  # coordinates that left the support
-            ("curvature", pa.float64()),  # least eigenvalue of the Hessian in u on the support
-            ("KQ", pa.list_(pa.float64())),  # products at theta_k
+            ("curvature", pa.float64()),  # least eigenvalue of the Hessian in u on the support; null for full weights
+            ("KQ", pa.list_(pa.float64())),  # diagonal entries, or singular values, of the products at theta_k
             ("VO", pa.list_(pa.float64())),
         ]
     ),
@@ -81,9 +85,11 @@ SCHEMAS = {
             ("method", pa.string()),  # flow, gd or sgd
             ("rescaled_time", pa.float64()),
             _PRODUCT,
-            # Frobenius norms of W_K^T W_K - W_Q^T W_Q or of W_V^T W_V - W_O^T W_O; of diagonal weights, of u^2 - v^2
+            # Frobenius norms of W_K^T W_K - W_Q^T W_Q or of W_V^T W_V - W_O^T W_O; of diagonal weights, of u^2 - v^2;
+            # in units of exp(log_unit)
             ("change", pa.float64()),  # since the start
             ("initial", pa.float64()),
+            ("log_unit", pa.float64()),
             ("size", pa.float64()),  # sum of the squared Frobenius norms of the two weights
         ]
     ),

@@ -31,7 +31,7 @@ rule make_problem:
         mem_mb=1000,
         runtime=5,
     params:
-        **of_variant("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO", "weights", "teacher"),
+        **of_variant("samples", "tokens", "dim", "dim_head", "teacher_std_KQ", "teacher_std_VO", "weights", "teacher"),
         code=library_digest("toy/make_problem", without=["jobs"]),
     message:
         "Toy problem {wildcards.variant}, seed {wildcards.seed}"
@@ -40,7 +40,7 @@ rule make_problem:
 
 
 rule run_algorithm1:
-    """Algorithm 1 of the paper: predicted stages in the limit alpha -> 0."""
+    """Algorithm 1: predicted stages in the limit alpha -> 0, for diagonal and for full weights."""
     input:
         problem="<results>/toy/{variant}/seed_{seed}/problem.npz",
     output:
@@ -84,7 +84,7 @@ rule train_toy:
         mem_mb=1500,
         runtime=60,
     params:
-        **toy_settings("points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_rtol", "full_flow_atol"),
+        **toy_settings("points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_tolerance"),
         **of_variant("method", "max_time", "step", "batch_size"),
         code=library_digest("toy/train_toy", without=["jobs"]),
     message:

@@ -142,23 +142,24 @@ def draw_runs(tables, shown, seed):
     Parameters
     ----------
     tables : figures.job.StudyTables
-    shown : dict of str to str or None
-        Variant, a key of `FORMS`, -> init scale; None for the smallest in the study. Variants without runs are left
-        out.
+    shown : list of (str, str or None)
+        Variant, a key of `FORMS`, and init scale of each row; None for the smallest in the study. Variants without
+        runs are left out.
     seed : int
     """
     losses = tables.read("losses", ["variant", "alpha", "rescaled_time", "loss"], seed=seed)
     losses = losses.astype({"variant": str, "alpha": str})
-    runs = {
-        variant: alpha or sort_alphas(losses.loc[losses["variant"] == variant, "alpha"])[-1]
-        for variant, alpha in shown.items()
+    runs = [
+        (variant, alpha or sort_alphas(losses.loc[losses["variant"] == variant, "alpha"])[-1])
+        for variant, alpha in shown
         if variant in set(losses["variant"])
-    }
+    ]
     if not runs:
-        raise NothingToShow(f"There is no run of {' or '.join(shown)} with seed {seed}.")
+        variants = dict.fromkeys(variant for variant, _ in shown)
+        raise NothingToShow(f"There is no run of {' or '.join(variants)} with seed {seed}.")
     stages, letters = read_stages(tables, seed), iter(ascii_lowercase)
     figure, axes = new_panels(len(runs), 3, 1.95 * len(runs))
-    for panels, (variant, alpha) in zip(axes, runs.items(), strict=True):
+    for panels, (variant, alpha) in zip(axes, runs, strict=True):
         run = read_products(tables, variant, [alpha], seed)
         diagonal = FORMS[variant][0] == "diagonal"
         colors = entry_colors(stages) if diagonal else rank_colors(run["index"].max() + 1)
@@ -170,6 +171,53 @@ def draw_runs(tables, shown, seed):
         panels[2].set_title(f"({next(letters)}) loss")
         panels[0].set_ylabel(row_label(*FORMS[variant], alpha))
     return figure
+
+
+def draw_full_weights(tables, seed, alphas):
+    """A figure of full weights: for each teacher the loss of every alpha, and singular values for some `alphas`."""
+    forms = {variant: teacher for variant, (weights, teacher) in FORMS.items() if weights == "full"}
+    present = set(tables.read("losses", ["variant"], seed=seed)["variant"].astype(str))
+    forms = {variant: teacher for variant, teacher in forms.items() if variant in present}
+    if not forms:
+        raise NothingToShow(f"There is no run with full weights and seed {seed}.")
+    letters = iter(ascii_lowercase)
+    figure, axes = new_panels(len(forms), 4, 2.3 * len(forms))
+    for panels, (variant, teacher) in zip(axes, forms.items(), strict=True):
+        losses, stages = read_losses(tables, variant, None, seed), read_stages(tables, seed, variant)
+        known, end = sort_alphas(losses["alpha"]), losses["rescaled_time"].max()
+        shown = alphas or list(dict.fromkeys([known[0], known[len(known) // 2], known[-1]]))
+        draw_limit(panels[0], LimitLoss.of(stages, losses), end)
+        draw_losses(panels[0], losses, alpha_colors(losses["alpha"]), width=0.6)
+        panels[0].set_title(f"({next(letters)}) {teacher} teacher: loss")
+        for panel, alpha in zip(panels[1:], shown, strict=False):
+            run = read_products(tables, variant, [alpha], seed)
+            draw_limit_products(panel, stages, "VO", end)
+            draw_products(panel, run, "VO", rank_colors(run["index"].max() + 1))
+            panel.set_title(f"({next(letters)}) singular values, {alpha_label(alpha)}")
+        for panel in panels[1 + len(shown) :]:
+            panel.set_visible(False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def draw_limit_products(axes, stages, product, end):
+    """Entries, or singular values, of a product in the limit of Algorithm 1: gray steps up to rescaled time `end`.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    stages : pandas.DataFrame
+        Table "stages" of one problem.
+    product : str
+        KQ or VO.
+    end : float
+    """
+    if stages.empty:
+        return
+    values = np.stack(stages.sort_values("stage")[product])
+    times = np.r_[0.0, np.sort(stages["predicted_time"]), end]
+    for entry in np.vstack([np.zeros(values.shape[1]), values, values[-1]]).T:
+        axes.plot(times, entry, drawstyle="steps-post", color="0.8", lw=2.5, zorder=0)
 
 
 def draw_entries(tables, product, alphas, seed):

@@ -5,6 +5,7 @@ import pandas as pd
 
 from rank_increase.notation import PRODUCTS
 from rank_increase.tables import SCHEMAS
+from rank_increase.toy.runs import Event
 
 
 def loss_frame(run, log_alpha):
@@ -20,27 +21,26 @@ def trajectory_frame(run, log_alpha):
             "rescaled_time": (run.time / -log_alpha).repeat(2 * dim),
             **_labels(records, dim),
             "value": run.values.ravel(),
+            "log_value": run.log_values.ravel(),
         }
     )
 
 
 def event_frame(run, log_alpha):
     """Rows of schema "events" of a runs.Run at ln(alpha) = `log_alpha`."""
-    time, coordinate, direction = (
-        (list(column) for column in zip(*run.events, strict=True)) if run.events else ([], [], [])
-    )
+    events = pd.DataFrame(run.events, columns=Event._fields)
     return pd.DataFrame(
         {
-            "order": range(len(time)),
-            **coordinate_labels(coordinate, run.values.shape[2]),
-            "rescaled_time": [moment / -log_alpha for moment in time],
-            "direction": direction,
+            "order": range(len(events)),
+            **coordinate_labels(events["coordinate"], run.values.shape[2]),
+            "rescaled_time": events["time"].astype(float) / -log_alpha,
+            **events[["direction", "log_next", "log_next_own"]],
         }
     )
 
 
 def stage_frame(stages, dim):
-    """Rows of schema "stages" of a list of algorithm1.Stage; `dim` is the number of entries of a product."""
+    """Rows of schema "stages" of a list of algorithm1.Stage; `dim` is the number of its values of a product."""
     rows = [
         {
             "stage": number,
@@ -71,6 +71,7 @@ def conservation_frame(run, log_alpha, method):
             "product": np.tile(PRODUCTS, len(run.time)),
             "change": change,
             "initial": initial,
+            "log_unit": run.log_unit,
             "size": size,
         }
     )

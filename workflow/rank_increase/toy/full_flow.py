@@ -38,10 +38,12 @@ class FullFlow:
 
     @property
     def time(self):
+        """Where the flow is."""
         return self._solver.time
 
     @property
     def state(self):
+        """The state there."""
         return self._solver.y
 
     def step(self, end):
@@ -73,14 +75,13 @@ class FullFlow:
     def _longest(self):
         """The longest step after which nothing has happened that its error would not show."""
         rho, rate = self.coordinates.parts(self.state)[4], self.coordinates.parts(self._solver.slope)[4]
-        X, _ = self.coordinates.parts(self._solver.slope)[:2]
         waiting = rho < ACTIVE
         longest = np.inf
         growing = waiting & (rate > 0)
         if growing.any():
             longest = (np.maximum(ACTIVE - rho, 0.5)[growing] / rate[growing]).min()
-        # Coordinate j grows faster than i, which is ahead of it. Either their directions mix, from an overlap that may be
-        # far below the tolerance, or j overtakes i.
+        # Coordinate j grows faster than i, which is ahead of it. Either their directions mix, from an overlap that may
+        # be far below the tolerance, or j overtakes i.
         faster = rate[:, None, :] - rate[:, :, None]
         behind = np.triu(np.ones(faster.shape[1:], bool), 1) & waiting[:, :, None] & (faster > 0)
         if behind.any():
@@ -111,7 +112,7 @@ def full_run(problem, log_alpha, times, tolerance, *, weight, on_step=None):
     head, level = problem.head(), 2 * np.log(weight)
     flow = FullFlow(head, problem.theta_0, log_alpha, tolerance)
     start = flow.coordinates.conserved(flow.state)
-    records, events, recorded = [], [], 0
+    records, events = [], []
 
     def record(coordinates, state):
         products = coordinates.products(state)

@@ -1,6 +1,6 @@
 """Algorithm 1 for full weights: stages of the gradient flow as alpha goes to zero.
 
-Not in the paper, which treats diagonal weights, and not proved: docs/full-weights.md derives it, and says when it fails.
+Not in the paper, which treats diagonal weights, and not proved: docs/full-weights.md derives it and says when it fails.
 Near a rest point of rank k, each product grows by exp(J t), J = [[0, G], [G^T, 0]], so that its singular values beyond
 the first k are alpha^(2 (1 - sigma_i)) with exponents sigma that grow at the rates g_i, the singular values of G in
 descending order: largest with largest, since generic overlaps of singular vectors before and after a stage are not
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from rank_increase.toy.algorithm1 import Stage
 from rank_increase.toy.rkc import Solver
 
 OVERLAP = 1e-9  # minors of the overlap of singular vectors below this count as zero
@@ -21,20 +22,14 @@ AT_REST = 1e-8  # norm of the gradient in the factors
 
 
 @dataclass(frozen=True)
-class FullStage:
+class FullStage(Stage):
     """Stage k + 1: the product that gains a singular value at T_{k+1}, and the rest point theta_{k+1} that follows.
 
-    time and gap_to_next, how much longer the other product would have waited, are rescaled: t / ln(1/alpha). `product`
-    is 0 for W_K W_Q^T and 1 for W_V W_O^T, `index` the number of singular values that it had. `products` are those of
-    theta_{k+1}, shape (2, d, d).
+    `product` are the singular values at theta_{k+1}, d' of each product in descending order; the new one has the number
+    `coordinate` among them, which is how many its product had. `products` are the products themselves, shape (2, d, d).
     """
 
-    time: float
-    product: int
-    index: int
     products: np.ndarray
-    loss: float
-    gap_to_next: float
 
 
 class _Waiting:
@@ -58,6 +53,7 @@ class _Waiting:
         """
         waiting = len(self.sigma)
         if not waiting:
+            self.rates = np.empty(0)
             return
         support = np.linalg.svd(M)
         left, right = support[0][:, :rank], support[2][:rank].T
@@ -79,13 +75,12 @@ class _Waiting:
         self.u, self.v = frame[0][:, rank], frame[1][:, rank]
         self.frame = frame
 
-    def wait(self):
-        """Rescaled time until the first of them is active."""
-        if not len(self.sigma):
-            return np.inf
-        rate, sigma = self.rates[0], self.sigma[0]
-        # A last exponent that falls to zero turns: from there on (x, -y) grows.
-        return (1 - sigma) / rate if rate > 0 else (1 + sigma) / -rate if rate < 0 else np.inf
+    def waits(self):
+        """Rescaled times until each of them is active, if the gradient stays."""
+        # A last exponent that falls turns at zero: from there on (x, -y) grows.
+        growing = self.rates > 0
+        with np.errstate(divide="ignore"):
+            return np.where(growing, 1 - self.sigma, 1 + self.sigma) / abs(self.rates)
 
     def grow(self, time):
         """Let this rescaled time pass."""
@@ -134,13 +129,14 @@ def stages(head, dim_head, *, max_time, epsilon=0.03):
         gradients = head.loss_and_gradients(products)[1]
         for one, G, M, weights in zip(waiting, gradients, products, factors[::2], strict=True):
             one.look(G, M, weights.shape[1])
-        waits = [one.wait() for one in waiting]
-        product = int(np.argmin(waits))
-        time += waits[product]
+        waits = [np.append(one.waits(), np.inf) for one in waiting]
+        product = int(waits[1][0] < waits[0][0])
+        wait, *others = sorted(np.concatenate(waits))
+        time += wait
         if not time <= max_time:
             return
         for one in waiting:
-            one.grow(waits[product])
+            one.grow(wait)
         chosen = waiting[product]
         for place, vector in ((2 * product, chosen.u), (2 * product + 1, chosen.v)):
             factors[place] = np.hstack([factors[place], epsilon * vector[:, None]])
@@ -148,13 +144,18 @@ def stages(head, dim_head, *, max_time, epsilon=0.03):
         index = factors[2 * product].shape[1] - 1
         factors = descend(head, factors)
         products = _products(factors)
+        values = np.linalg.svd(products, compute_uv=False)[:, :dim_head]
+        values[np.arange(dim_head) >= [[weights.shape[1]] for weights in factors[::2]]] = 0.0
         yield FullStage(
             time=time,
-            product=product,
-            index=index,
-            products=products,
+            coordinate=product * dim_head + index,
+            sign=1,
+            product=values.ravel(),
             loss=head.loss_and_gradients(products)[0],
-            gap_to_next=waits[1 - product] - waits[product],
+            gap_to_next=others[0] - wait,
+            deactivated=(),
+            curvature=np.nan,
+            products=products,
         )
 
 

@@ -1,7 +1,7 @@
 """The toy problem of the paper (section 5 and Appendix A): an attention head taught by another one.
 
 Weights are one array `theta` of W_K, W_Q, W_V, W_O in this order: shape (4, dim) when they are diagonal,
-(4, dim, dim) when they are full.
+(4, dim, dim_head) when they are full.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Problem:
     """Data, teacher and direction of the initial weights: all that a run needs besides alpha.
 
     X is of shape (samples, tokens, dim) and so are the labels Y, the outputs of the teacher; theta_0 and teacher are of
-    shape (4, dim) or (4, dim, dim).
+    shape (4, dim), or (4, dim, dim_head) and (4, dim, dim).
     """
 
     X: np.ndarray
@@ -62,7 +62,7 @@ def attention(X, theta):
     return P @ X @ (W_V @ W_O.T)
 
 
-def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ, teacher_std_VO):
+def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ, teacher_std_VO, dim_head=None):
     """A `Problem` drawn from `seed`; X, teacher and theta_0 have separate random streams.
 
     The paper states samples, tokens, dim and that everything is Gaussian, but neither the scale of the teacher nor that
@@ -78,6 +78,8 @@ def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ
     teacher_std_KQ, teacher_std_VO : float
         Standard deviation of the entries of the teacher's W_K and W_Q, and of W_V and W_O; divided by sqrt(dim) for
         a dense teacher, so that its attention logits and outputs are of the same size.
+    dim_head : int, optional
+        Columns of the student's full weights; `dim` if not given.
     """
     data_rng, teacher_rng, student_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     X = data_rng.standard_normal((samples, tokens, dim))
@@ -86,5 +88,5 @@ def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ
         taught = scale[:, None] * teacher_rng.standard_normal((4, dim))
     else:
         taught = scale[:, None, None] / np.sqrt(dim) * teacher_rng.standard_normal((4, dim, dim))
-    shape = (4, dim) if weights == "diagonal" else (4, dim, dim)
+    shape = (4, dim) if weights == "diagonal" else (4, dim, dim_head or dim)
     return Problem(X, attention(X, taught), student_rng.standard_normal(shape), taught)

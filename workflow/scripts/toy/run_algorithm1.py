@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from rank_increase.jobs import logger, progress, start_job
 from rank_increase.tables import write_table
-from rank_increase.toy.algorithm1 import stages
+from rank_increase.toy import algorithm1, greedy
 from rank_increase.toy.frames import stage_frame
 from rank_increase.toy.problem import Problem
 
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 def main(problem, table, *, max_time, label, provenance):
     """Write a row per stage up to rescaled time `max_time` (schema "stages")."""
-    head = Problem.load(problem).head()
-    found = []
+    problem, found = Problem.load(problem), []
+    head, dim = problem.head(), problem.theta_0.shape[-1]
+    stages = algorithm1.stages(head, 2 * dim, max_time=max_time)
+    if problem.theta_0.ndim == 3:
+        stages = greedy.stages(head, dim, max_time=max_time)
     with progress(label, max_time) as advance:
-        for stage in stages(head, 2 * head.dim, max_time=max_time):
+        for stage in stages:
             found.append(stage)
             advance(stage.time)
     logger.info("%d stages until rescaled time %g", len(found), max_time)
-    write_table(table, stage_frame(found, head.dim), "stages", provenance)
+    write_table(table, stage_frame(found, dim), "stages", provenance)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def main(problem, stages, outputs, *, alpha, seed, method, params, label, proven
         elif problem.theta_0.ndim == 2:
             run = diagonal_run(problem, log_scale, times, params["flow_rtol"], params["flow_atol"], **options)
         else:
-            run = full_run(problem, log_scale, times, params["full_flow_rtol"], params["full_flow_atol"], **options)
+            run = full_run(problem, log_scale, times, params["full_flow_tolerance"], **options)
     frames = {
         "losses": loss_frame(run, log_scale),
         "trajectory": trajectory_frame(run, log_scale),
