@@ -1,11 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rank_increase.evidence.claim import declared_claims, evaluate
-from rank_increase.evidence.toy import next_largest
 from rank_increase.notation import log_alpha
 from rank_increase.tables import SCHEMAS
 
@@ -15,7 +12,7 @@ TIME = np.linspace(0, 100, 201)
 ADDED = {"stages": ["variant", "seed"], "theorem": ["variant", "seed"], "perturbations": ["assumption", "seed"]}
 RUN = ["variant", "alpha", "seed"]
 NOTHING = {name: pd.DataFrame(columns=[*ADDED.get(name, RUN), *SCHEMAS[name].names]) for name in TABLES}
-DECLARED = {entry.name: entry for entry in declared_claims() if "each" not in entry.details}
+DECLARED = {entry.name: entry for entry in declared_claims() if entry.path.stem == "toy"}
 
 
 def rows(table, *dictionaries):
@@ -105,11 +102,6 @@ def drift(method, change, variant="s", seed=0):
     return rows("conservation", {**line, "rescaled_time": 1.0, "change": change, "initial": 1.0, "size": 10.0})
 
 
-def exponential(rates, alpha, variant):
-    """Entries that grow from alpha at these rates until they are 1."""
-    return run(alpha, np.minimum(1, float(alpha) * np.exp(np.outer(TIME, rates))), variant=variant)
-
-
 # For each claim: tables that support it, tables that refute it.
 CASES = {
     "toy.loss_plateaus": (
@@ -155,13 +147,6 @@ CASES = {
     },
     "lemma_4_1.flow": (drift("flow", 0.05), drift("flow", 0.5)),
     "lemma_4_1.descent": (drift("sgd", 0.05), drift("gd", 0.5)),
-    **{
-        f"toy.{variant}.one_at_a_time": (
-            trajectory(exponential([0.5, 0.2, 0.05], "1e-4", variant)),
-            trajectory(exponential([0.5, 0.4, 0.3], "1e-4", variant)),
-        )
-        for variant in ("diagonal", "full", "full_dense")
-    },
 }
 
 
@@ -256,17 +241,6 @@ def test_crowded_stages_are_explained():
     claim = outcome(CASES["theorem.one_coordinate"][1], "theorem.one_coordinate")
     assert claim.value == 2
     assert claim.details.endswith("those with more have another predicted within 20")
-
-
-@given(st.floats(1.1, 1e6), st.integers(2, 6))
-def test_the_next_largest_is_found_at_the_moment_of_passage(ratio, entries):
-    # Entries that grow at the same rate keep their ratios.
-    values = np.outer(np.exp(TIME / 2), ratio ** -np.arange(entries))
-    ratios = next_largest(run("0.1", 1e-6 * values), active=1.0)
-    passed = (1e-6 * values[-1] > 1).sum()
-    assert len(ratios) == passed
-    expected = [1 / ratio] * (passed - 1) + [1 / ratio if passed < entries else 0.0]
-    np.testing.assert_allclose(ratios[:passed], expected, rtol=1e-6)
 
 
 def test_the_order_of_rows_and_types_of_columns_do_not_matter():

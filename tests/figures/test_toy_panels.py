@@ -399,7 +399,7 @@ def test_the_detail_is_where_the_limit_falls(panel):
 
 def test_figure_2_has_a_row_for_each_variant(study):
     tables = study(stages=STAGES, **trajectory(diagonal="0.1 1e-8", full="0.1 0.01"))
-    figure = draw("fig02", tables, seed=0, full_alpha="0.1")
+    figure = draw("fig02", tables, seed=0, full_alphas=["0.1"])
     assert [title[:21] for title in titles(figure)] == [
         "(a) diagonal entries ",
         "(b) diagonal entries ",

@@ -106,8 +106,8 @@ MISTAKES = {
     ),
     "alpha no number": (put("assumptions", "alpha", "abc"), f"config: `assumptions.alpha` is 'abc', but {ALPHA}"),
     "alpha without quotes": (
-        put("figures", "fig02", "full_alpha", 0.1),
-        f"config: `figures.fig02.full_alpha` is 0.1, but {ALPHA}",
+        put("figures", "fig02", "diagonal_alpha", 0.1),
+        f"config: `figures.fig02.diagonal_alpha` is 0.1, but {ALPHA}",
     ),
     "alpha with a space": (
         put("assumptions", "alpha", "1e-4 "),
@@ -258,7 +258,7 @@ MISTAKES = {
     "alpha too small for weights": (
         put("toy", "runs", 4, "alphas", ["1e-200"]),
         "config: `toy.runs[4]` has alpha '1e-200', too small for variant 'diagonal_gd': products of its weights would"
-        " be zero; only the flow of diagonal weights goes below 1e-150.",
+        " be zero; only gradient flow goes below 1e-150.",
     ),
     "assumptions without a toy model": (
         lambda config: [edit(config) for edit in (drop("toy"), put("figures", {}))],

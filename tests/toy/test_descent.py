@@ -94,7 +94,11 @@ def test_recorded_events_lie_on_lines_between_logarithms():
     values[:, 1, 0] = [-1.0, -1.0, -1.0, -1e-3]  # leaves 2/3 of the way from time 2 to 4
     values[:, 1, 1] = [0.0, 0.0, -1.0, -1.0]  # from exactly zero: next to the end of the interval
     events = recorded_events(time, values, 0.1)
-    assert [event[1:] for event in events] == [(0, 1), (3, 1), (2, -1)]
+    assert [event[1:3] for event in events] == [(0, 1), (3, 1), (2, -1)]
+    lowest = log(1e-300 / 0.01)
+    assert events[0].log_next == pytest.approx(lowest / 2)  # VO 1 is halfway there
+    assert events[0].log_next_own == -np.inf
+    assert (events[1].log_next, events[1].log_next_own) == (-np.inf, -np.inf)
     np.testing.assert_allclose([event[0] for event in events], [1.5, 2 - log(1e2) / log(1e300), 2 + 4 / 3], rtol=1e-12)
 
 

@@ -12,13 +12,14 @@ from rank_increase.toy.frames import (
     stage_frame,
     trajectory_frame,
 )
-from rank_increase.toy.runs import Run
+from rank_increase.toy.runs import Event, Run
 
 
 @pytest.fixture
 def run():
     values = np.array([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [[1.5, 2.5, 3.5], [4.5, 5.5, 6.5]]])
-    return Run(np.array([0.0, 8.0]), np.array([0.3, 0.2]), values, [(2.0, 4, 1), (4.0, 0, -1)])
+    events = [Event(2.0, 4, 1, -3.0, -5.0), Event(4.0, 0, -1, -2.0, -np.inf)]
+    return Run(np.array([0.0, 8.0]), np.array([0.3, 0.2]), values, np.log(values), events)
 
 
 def test_a_run_becomes_a_row_per_record_and_product_entry(run):
@@ -26,6 +27,7 @@ def test_a_run_becomes_a_row_per_record_and_product_entry(run):
     assert len(frame) == 12
     rows = frame.set_index(["rescaled_time", "product", "index"])
     assert rows.loc[(2.0, "VO", 1), "value"] == 5.5
+    assert rows.loc[(2.0, "VO", 1), "log_value"] == np.log(5.5)
     assert rows.loc[(0.0, "KQ", 2), "value"] == 3.0
 
 
@@ -41,19 +43,22 @@ def test_events_of_a_run_are_numbered_and_rescaled(run):
         "index": [1, 0],
         "rescaled_time": [0.5, 1.0],
         "direction": [1, -1],
+        "log_next": [-3.0, -2.0],
+        "log_next_own": [-5.0, -np.inf],
     }
 
 
 def test_a_run_without_events_makes_an_empty_table(run, tmp_path):
-    quiet = Run(run.time, run.loss, run.values, [])
+    quiet = run._replace(events=[])
     write_table(tmp_path / "events.parquet", event_frame(quiet, -4.0), "events", {})
     assert len(read_table(tmp_path / "events.parquet")) == 0
 
 
 def test_what_a_run_conserves_becomes_a_row_per_record_and_product(run, tmp_path):
     conservation = np.arange(12.0).reshape(2, 2, 3)
-    frame = conservation_frame(Run(run.time, run.loss, run.values, [], conservation), -4.0, "gd")
-    assert frame.set_index(["rescaled_time", "product"]).loc[(2.0, "KQ")].tolist() == ["gd", 6.0, 7.0, 8.0]
+    frame = conservation_frame(run._replace(conservation=conservation, log_unit=-8.0), -4.0, "gd")
+    row = frame.set_index(["rescaled_time", "product"]).loc[(2.0, "KQ")]
+    assert row.to_dict() == {"method": "gd", "change": 6.0, "initial": 7.0, "log_unit": -8.0, "size": 8.0}
     write_table(tmp_path / "some.parquet", frame, "conservation", {})
     write_table(tmp_path / "none.parquet", conservation_frame(run, -4.0, "flow"), "conservation", {})
     assert [len(read_table(tmp_path / f"{name}.parquet")) for name in ("some", "none")] == [4, 0]

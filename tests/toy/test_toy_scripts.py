@@ -9,7 +9,7 @@ from snakemake.iocontainers import Namedlist
 
 from rank_increase import jobs
 from rank_increase.tables import read_table
-from rank_increase.toy import diagonal_flow, full_flow
+from rank_increase.toy import diagonal_flow, full_flow, greedy
 from rank_increase.toy.algorithm1 import stages
 from rank_increase.toy.problem import Problem
 from reference import flow_in_weights, passages, torch_loss_and_velocity
@@ -26,7 +26,7 @@ OPTIONS = {
     "teacher_std_VO": 0.8,
 }
 TABLES = ("losses", "trajectory", "events", "conservation")  # of a run
-PARAMS = {"points": 5, "activation_weight": 0.1, "flow_rtol": 1e-10, "flow_atol": 1e-6}
+PARAMS = {"points": 5, "activation_weight": 0.1, "flow_rtol": 1e-10, "flow_atol": 1e-6, "full_flow_tolerance": 1e-3}
 
 
 @pytest.fixture
@@ -242,17 +242,22 @@ def test_the_flow_and_its_events_are_those_of_the_weights(make, train, weight):
 
 
 @pytest.mark.parametrize(
-    ("weights", "module", "solver", "key"),
-    [("diagonal", diagonal_flow, "diagonal_run", "flow"), ("full", full_flow, "full_run", "full_flow")],
+    ("weights", "module", "solver", "keys"),
+    [
+        ("diagonal", diagonal_flow, "diagonal_run", ["flow_rtol", "flow_atol"]),
+        ("full", full_flow, "full_run", ["full_flow_tolerance"]),
+    ],
     ids=["diagonal", "full"],
 )
-def test_a_flow_is_solved_to_the_bounds_for_its_form_of_weights(make, train, monkeypatch, weights, module, solver, key):
+def test_a_flow_is_solved_to_the_bounds_for_its_form_of_weights(
+    make, train, monkeypatch, weights, module, solver, keys
+):
     make(3, weights)
     solve, bounds = getattr(module, solver), []
     monkeypatch.setattr(module, solver, lambda *args, **options: bounds.append(args[3:]) or solve(*args, **options))
-    params = {"flow_rtol": 1e-9, "flow_atol": 1e-5, "full_flow_rtol": 1e-5, "full_flow_atol": 1e-3}
+    params = {"flow_rtol": 1e-9, "flow_atol": 1e-5, "full_flow_tolerance": 2e-3}
     train(3, "0.01", "flow", max_time=5.0, **params)
-    assert bounds == [(params[f"{key}_rtol"], params[f"{key}_atol"])]
+    assert bounds == [tuple(params[key] for key in keys)]
 
 
 def test_a_table_of_stages_has_what_algorithm_1_finds(make, run_script):
@@ -275,6 +280,26 @@ def test_a_table_of_stages_has_what_algorithm_1_finds(make, run_script):
     for column in ("sign", "loss", "gap_to_next", "curvature"):
         assert table[column].tolist() == [getattr(stage, column) for stage in expected]
     assert table["predicted_time"].tolist() == [stage.time for stage in expected]
+
+
+def test_a_table_of_stages_of_full_weights_has_what_the_greedy_limit_finds(make, run_script):
+    head = make(3, "full").head()
+    run_script(
+        "run_algorithm1",
+        input={"problem": "problem.npz"},
+        output={"stages": "stages.parquet"},
+        params={"max_time": 100.0},
+        wildcards={"variant": "full", "seed": "3"},
+    )
+    table, expected = read_table("stages.parquet"), list(greedy.stages(head, 6, max_time=100.0))
+    assert len(expected) >= 3
+    for row, stage in zip(table.itertuples(), expected, strict=True):
+        values = np.linalg.svd(stage.products, compute_uv=False)
+        np.testing.assert_allclose([row.KQ, row.VO], values, atol=1e-12)
+        ranks = (values > 1e-6).sum(axis=1)
+        assert row.index == ranks[int(row.product == "VO")] - 1
+        assert (row.predicted_time, row.loss, row.deactivated) == (stage.time, stage.loss, 0)
+    assert table["curvature"].isna().all()
 
 
 def test_each_scale_is_compared_with_the_stages_by_its_own_tables(study, run_script, tmp_path):

@@ -1,4 +1,4 @@
-"""Claims about full weights at any init scale, beside diagonal ones at the same scale. The paper has no theorem on them.
+"""Claims about full weights at any init scale, beside diagonal ones at the same scale. No theorem covers them.
 
 The greedy limit is Algorithm 1 for full weights (toy/greedy.py), which is not proved: these claims test it.
 """

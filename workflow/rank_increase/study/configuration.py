@@ -732,7 +732,8 @@ def toy_runs(study):
 def variant_settings(study, name):
     """Settings of the runs of a toy variant, a dict: what the variant leaves out is as under `toy`."""
     general = study.toy.model_dump(exclude={"variants", "runs"})
-    return {**general, **study.toy.variants[name].model_dump(exclude_none=True)}
+    variant = study.toy.variants[name]
+    return {**general, "dim_head": None, **variant.model_dump(exclude_none=True)}
 
 
 def all_variant_settings(study):
