@@ -23,7 +23,7 @@ def test_the_support_and_coordinates_without_slope_wait_forever():
 
 
 def test_stages_of_a_separable_loss_are_known_in_closed_form(quadratic):
-    slopes, targets = np.array([0.5, 2.0, 1.0, 0.3, 4.0]), np.array([0.8, -0.3, 0.05, -1.5, 0.1])
+    slopes, targets = np.array([0.5, 2.0, 1.0, 0.3, 4.0]), np.array([0.8, -0.3, 0.05, -1.5, 0.12])
     head = quadratic(np.diag(slopes), targets)
     # g_i stays at its value at zero until i is active, so that T = 1 / |g_i(0)|; part (B) ends at the target.
     times = 1 / abs(slopes * targets)

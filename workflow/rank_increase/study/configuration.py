@@ -21,6 +21,7 @@ from rank_increase.options import (
     Count,
     Dpi,
     Name,
+    NotNegative,
     Path,
     Points,
     Positive,
@@ -134,11 +135,33 @@ class Variant(Section):
     """Learning rate of GD and SGD."""
     batch_size: Count | None = None
     """Minibatch size of SGD, in samples."""
+    layers: Size = 0
+    """Layers of a transformer with diagonal attention weights and fixed feed-forward weights (paper, Example 3.2); 0:
+    a single attention head (eq. 1)."""
+    heads: Count = 1
+    """Attention heads of a layer."""
+    bias_std: NotNegative = 0.0
+    """Standard deviation of a fixed attention bias of each head, which tells heads apart; 0: heads are identical."""
+    loss: Literal["squared", "cross_entropy"] = "squared"
+    """The loss: squared error, or cross-entropy with an output's entries as logits of `dim` classes."""
+    labels: Literal["soft", "hard"] = "soft"
+    """Labels for cross-entropy, from the teacher's logits: soft (their softmax) or hard (the class of the largest)."""
+    decay: NotNegative = 0.0
+    """Weight decay lambda: the loss has the penalty lambda/2 times the sum of squared weights."""
 
     @property
     def has_limit(self):
-        """Whether Algorithm 1 predicts the stages of its runs as alpha goes to zero."""
-        return self.method == "flow" and self.weights == "diagonal"
+        """Whether Algorithm 1 predicts the stages of its runs as alpha goes to zero.
+
+        Identical heads become active together, which it excludes; with hard labels the loss has no minimum.
+        """
+        identical = self.heads > 1 and not self.bias_std
+        return self.method == "flow" and self.weights == "diagonal" and not identical and self.labels == "soft"
+
+    @property
+    def is_plain(self):
+        """Whether it is a single head with the squared error and no weight decay."""
+        return not self.layers and self.loss == "squared" and not self.decay
 
 
 class ToyRuns(Section):
@@ -152,12 +175,21 @@ class ToyRuns(Section):
     """Seeds of the problems: each draws data, teacher and initial weights."""
 
 
+_SMALL = {"weights": "diagonal", "samples": 100, "tokens": 4, "dim": 6, "max_time": 300}
+_TRANSFORMER = {**_SMALL, "dim": 4, "max_time": 100}
 VARIANTS = {
     "diagonal": Variant(weights="diagonal"),
     "full": Variant(weights="full"),
     "full_dense": Variant(weights="full", teacher="dense"),
     "diagonal_gd": Variant(weights="diagonal", method="gd"),
     "diagonal_sgd": Variant(weights="diagonal", method="sgd"),
+    "heads": Variant(**_TRANSFORMER, layers=1, heads=2, bias_std=1.0),
+    "identical_heads": Variant(**_TRANSFORMER, layers=1, heads=2),
+    "layers": Variant(**_TRANSFORMER, layers=2, heads=2, bias_std=1.0),
+    "no_decay": Variant(**_SMALL),
+    "decay": Variant(**_SMALL, decay=0.005),
+    "soft_labels": Variant(**_SMALL, loss="cross_entropy"),
+    "hard_labels": Variant(**_SMALL, loss="cross_entropy", labels="hard"),
 }
 
 
@@ -606,6 +638,17 @@ def _toy_mistakes(study):
             continue
         variant = toy.variants[line.variant]
         in_weights = variant.method != "flow" or variant.weights == "full"
+        if not variant.is_plain and in_weights:
+            yield (
+                f"`toy.variants.{line.variant}` has layers, another loss or weight decay, which only the gradient flow"
+                " of diagonal weights can have: set `method: flow` and `weights: diagonal`."
+            )
+        if variant.layers and variant.teacher == "dense":
+            yield f"`toy.variants.{line.variant}` has `layers`, whose teacher is one: set `teacher: diagonal`."
+        if not variant.layers and (variant.heads > 1 or variant.bias_std):
+            yield f"`toy.variants.{line.variant}` has `heads` or `bias_std` but no `layers`: set `layers: 1` or more."
+        if variant.labels == "hard" and variant.loss == "squared":
+            yield f"`toy.variants.{line.variant}` has hard labels, which need `loss: cross_entropy`."
         for alpha in line.alphas:
             if log_alpha(alpha) >= 0:
                 yield f"`{where}.alphas` has {alpha!r}, but must be below 1: times are in units of ln(1/alpha)."
@@ -643,9 +686,10 @@ def _toy_bytes(study):
 
 def _variant_bytes(settings, points):
     dim, matrices = settings["dim"], settings["weights"] == "full" or settings["teacher"] == "dense"
+    heads = max(1, settings["layers"]) * settings["heads"]
     data = 2 * settings["samples"] * settings["tokens"] * dim  # X and Y
-    weights = 8 * dim ** (2 if matrices else 1)  # the student's and the teacher's
-    return 8 * (data + weights + 6 * 2 * dim * points)  # the columns of a table, for both products
+    weights = 8 * heads * dim ** (2 if matrices else 1)  # the student's and the teacher's
+    return 8 * (data + weights + 8 * 2 * heads * dim * points)  # the columns of a table, for both products
 
 
 def _gigabytes(size):

@@ -10,8 +10,9 @@ class Run:
     """Records of a training run.
 
     time and loss are of shape (records,), values of shape (records, 2, dim): the diagonal entries, or singular values,
-    of W_K W_Q^T and W_V W_O^T. events are (time, coordinate, direction): direction 1 where a coordinate, numbered
-    through both products, becomes active and -1 where it becomes inactive. conservation, (records, 2, 3), has for both
+    of W_K W_Q^T and W_V W_O^T; of a transformer, (records, layers, heads, 2, dim). events are (time, coordinate,
+    direction): direction 1 where a coordinate, numbered through all products, becomes active and -1 where it becomes
+    inactive. conservation, (records, 2, 3), has for both
     products what `balance` says; None for a flow in coordinates that conserve u^2 - v^2 by construction.
     """
 

@@ -1,5 +1,6 @@
 """Rule `run_algorithm1`: the stages that Algorithm 1 of the paper predicts."""
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import logger, progress, start_job
@@ -12,16 +13,16 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(problem, table, *, max_time, label, provenance):
+def main(problem, table, *, max_time, decay=0.0, label, provenance):
     """Write a row per stage up to rescaled time `max_time` (schema "stages")."""
     head = Problem.load(problem).head()
     found = []
     with progress(label, max_time) as advance:
-        for stage in stages(head, 2 * head.dim, max_time=max_time):
+        for stage in stages(head, prod(head.shape), max_time=max_time, decay=decay):
             found.append(stage)
             advance(stage.time)
     logger.info("%d stages until rescaled time %g", len(found), max_time)
-    write_table(table, stage_frame(found, head.dim), "stages", provenance)
+    write_table(table, stage_frame(found, head.shape), "stages", provenance)
 
 
 if __name__ == "__main__":
@@ -30,6 +31,7 @@ if __name__ == "__main__":
         snakemake.input.problem,
         snakemake.output.stages,
         max_time=snakemake.params.max_time,
+        decay=snakemake.params.decay,
         label=f"Algorithm 1, {snakemake.wildcards.variant}, seed {snakemake.wildcards.seed}",
         provenance=provenance,
     )

@@ -1,0 +1,312 @@
+"""Claims about structures and losses beyond the paper's single head with squared error: heads, layers, cross-entropy,
+weight decay.
+
+A problem is a seed: its data, teacher, theta_0 and fixed weights. Problems are independent, stages of one are not, so a
+problem counts as one trial. A share of problems is claimed if the lower end of its 95 % Clopper-Pearson interval is
+above a half: in most problems, beyond what the draw of seeds could do. Theorem 4.5 gives each stage an alpha_0 of its
+own, so at no alpha can all problems be expected to agree. Runs are those at the smallest init scale of a variant.
+"""
+
+import numpy as np
+from scipy.stats import binomtest
+
+from rank_increase.evidence.claim import NotTested
+from rank_increase.notation import COORDINATE, alpha_label, sort_alphas
+from rank_increase.options import Name, Positive
+from rank_increase.registry import register
+from rank_increase.toy.theorem import mid_stage_products
+
+
+@register.claim(
+    "heads.one_rank",
+    source="Example 4.6",
+    statement="With two heads, in each stage at most one head gains one rank.",
+    measure="share of problems in which between the middles of any two successive stages at most one diagonal entry of"
+    " the products of all heads grows above {zero}; lower end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely: each stage has an α of its own below which the theorem holds. An entry above {zero}"
+    " is counted as nonzero: far below what matters, far above what has not begun to rise.",
+    tables=["trajectory", "stages"],
+    data="trajectory and stages, variant heads",
+    variant="heads",
+)
+@register.claim(
+    "layers.one_rank",
+    source="Example 4.6",
+    statement="With two layers of two heads, in each stage at most one head of one layer gains one rank.",
+    measure="share of problems in which between the middles of any two successive stages at most one diagonal entry of"
+    " the products of all heads grows above {zero}; lower end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely: each stage has an α of its own below which the theorem holds. An entry above {zero}"
+    " is counted as nonzero: far below what matters, far above what has not begun to rise.",
+    tables=["trajectory", "stages"],
+    data="trajectory and stages, variant layers",
+    variant="layers",
+)
+def one_rank(trajectory, stages, *, variant: Name, variants: dict, zero: Positive = 1e-6):
+    """In each stage at most one coordinate of all heads and layers joins the support."""
+
+    def right(predicted, measured):
+        before = np.vstack([np.zeros_like(measured[:1]), measured[:-1]])
+        return (measured & ~before).sum(axis=1) <= 1
+
+    return _share_of_problems(trajectory, stages, variant, variants, zero, right)
+
+
+@register.claim(
+    "heads.support",
+    source="Theorem 4.5, Example 4.6",
+    statement="With two heads, the entries that have risen in each stage are those of Algorithm 1.",
+    measure="share of problems in which in the middle of every stage the entries of all products above {zero} are those"
+    " of θ_k; lower end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely: each stage has an α of its own below which the theorem holds.",
+    tables=["trajectory", "stages"],
+    data="trajectory and stages, variant heads",
+    variant="heads",
+)
+@register.claim(
+    "layers.support",
+    source="Theorem 4.5, Example 4.6",
+    statement="With two layers of two heads, the entries that have risen in each stage are those of Algorithm 1.",
+    measure="share of problems in which in the middle of every stage the entries of all products above {zero} are those"
+    " of θ_k; lower end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely: each stage has an α of its own below which the theorem holds.",
+    tables=["trajectory", "stages"],
+    data="trajectory and stages, variant layers",
+    variant="layers",
+)
+@register.claim(
+    "losses.soft_labels.support",
+    source="Theorem 4.5, Assumption 2.1",
+    statement="With cross-entropy and soft labels, the entries that have risen in each stage are those of Algorithm 1,"
+    " so that stages come in its order.",
+    measure="share of problems in which in the middle of every stage the entries of both products above {zero} are"
+    " those of θ_k; lower end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely: each stage has an α of its own below which the theorem holds.",
+    tables=["trajectory", "stages"],
+    data="trajectory and stages, variant soft_labels",
+    variant="soft_labels",
+)
+@register.claim(
+    "losses.decay.support",
+    source="not in the paper",
+    statement="With weight decay λ, the entries that have risen in each stage are those of Algorithm 1 with growth"
+    " rates |g| - λ.",
+    measure="share of problems in which in the middle of every stage the entries of both products above {zero} are"
+    " those of θ_k; lower end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely: each stage has an α of its own below which the stages are those of the limit.",
+    tables=["trajectory", "stages"],
+    data="trajectory and stages, variant decay",
+    variant="decay",
+)
+def support(trajectory, stages, *, variant: Name, variants: dict, zero: Positive = 1e-6):
+    """In the middle of each stage the support is that of theta_k."""
+    return _share_of_problems(
+        trajectory, stages, variant, variants, zero, lambda predicted, measured: (predicted == measured).all(axis=1)
+    )
+
+
+def _share_of_problems(trajectory, stages, variant, variants, zero, right):
+    """Value, n and details: problems in all of whose stages `right(predicted, measured)`, from supports, is true."""
+    stages = stages[stages["variant"] == variant]
+    runs = _smallest_alpha(trajectory, variant)
+    counts = {}
+    for seed, rows in stages.groupby("seed"):
+        run = runs[runs["seed"] == seed]
+        if not run.empty:
+            products = mid_stage_products(rows.sort_values("stage"), run, variants[variant]["max_time"])
+            of_stages = right(*(abs(values) > zero for values in products))
+            counts[seed] = of_stages.sum(), len(of_stages)
+    if not counts:
+        raise NotTested(f"Algorithm 1 and a run of variant {variant}")
+    whole = {seed: found == total for seed, (found, total) in counts.items()}
+    found, total = np.sum(list(counts.values()), axis=0)
+    exceptions = ", ".join(f"{counts[seed][1] - counts[seed][0]} of seed {seed}" for seed in whole if not whole[seed])
+    details = f"true in {found} of {total} stages{f'; not in {exceptions}' if exceptions else ''}"
+    return _lower_bound(whole), _count(whole, runs), details
+
+
+def _smallest_alpha(rows, variant):
+    """Rows of the runs of a variant at its smallest init scale."""
+    rows = rows[rows["variant"] == variant]
+    if rows.empty:
+        raise NotTested(f"a run of variant {variant}")
+    return rows[rows["alpha"] == sort_alphas(rows["alpha"])[-1]]
+
+
+def _lower_bound(outcomes):
+    """Lower end of the 95 % Clopper-Pearson interval of the share of true ones among {seed: bool}."""
+    return binomtest(int(sum(outcomes.values())), len(outcomes)).proportion_ci(0.95, "exact").low
+
+
+def _count(outcomes, runs):
+    return f"{sum(outcomes.values())} of {len(outcomes)} problems, {alpha_label(runs['alpha'].iloc[0])}"
+
+
+@register.claim(
+    "heads.identical_together",
+    source="Assumption 4.2",
+    statement="Identical heads break Assumption 4.2: the same entry becomes active in both together.",
+    measure="share of problems in which the first two activations are of the same entry of the same product in both"
+    " heads; lower end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely. The heads share the growth in the ratio of their initial weights, so one of them may"
+    " stay below what counts as active.",
+    tables=["events"],
+    data="events, variant identical_heads; in the details variant heads, where fixed biases tell heads apart",
+)
+def identical_together(events):
+    """The first entry to become active does so in both identical heads before any other."""
+
+    def together(variant):
+        runs = _smallest_alpha(events[events["direction"] > 0], variant)
+        firsts = {
+            seed: rows.sort_values("order")[COORDINATE].astype({"product": str}).head(2)
+            for seed, rows in runs.groupby("seed")
+        }
+        entries = ["layer", "product", "index"]
+        return {
+            seed: len(two) == 2 and not two.duplicated().any() and two.duplicated(entries).any()
+            for seed, two in firsts.items()
+        }, runs
+
+    outcomes, runs = together("identical_heads")
+    try:
+        apart = _count(*together("heads"))
+    except NotTested:
+        apart = "not run"
+    return _lower_bound(outcomes), _count(outcomes, runs), f"with heads told apart by fixed biases: {apart}"
+
+
+@register.claim(
+    "losses.hard_labels.diverge",
+    source="not in the paper",
+    statement="With hard labels, which the teacher separates, the loss has no minimum and products grow without end.",
+    measure="share of problems whose largest product still grows like a logarithm of time or faster at the end: over"
+    " the last doubling of time by at least half of what it grew over the doubling before, and by more than a"
+    " thousandth; lower end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely. Half lies between 1, the ratio of growth as ln t, and 0, that of an approach to a"
+    " limit.",
+    tables=["trajectory"],
+    data="trajectory, variant hard_labels; in the details variant soft_labels",
+)
+def products_diverge(trajectory):
+    """With hard labels the largest product has no limit."""
+
+    def diverge(variant):
+        runs = _smallest_alpha(trajectory, variant)
+        outcomes = {}
+        for seed, rows in runs.groupby("seed"):
+            largest = rows["value"].abs().groupby(rows["rescaled_time"]).max()
+            end = largest.index[-1]
+            early, late, last = np.interp([end / 4, end / 2, end], largest.index, largest)
+            outcomes[seed] = last - late >= (late - early) / 2 and last - late > 1e-3 * late
+        return outcomes, runs
+
+    outcomes, runs = diverge("hard_labels")
+    try:
+        soft = _count(*diverge("soft_labels"))
+    except NotTested:
+        soft = "not run"
+    return _lower_bound(outcomes), _count(outcomes, runs), f"with soft labels: {soft}"
+
+
+@register.claim(
+    "losses.hard_labels.plateaus",
+    source="not in the paper",
+    statement="With hard labels, plateaus of the loss take up a larger share of rescaled time at smaller α.",
+    measure="share of problems in which the share of rescaled time with the loss falling at less than a tenth of its"
+    " mean rate is larger at the smallest α than at the largest; lower end of its 95 % interval",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely. A loss that falls smoothly in rescaled time has the same share at every α.",
+    tables=["losses"],
+    data="losses, variant hard_labels",
+)
+def plateaus_stay(losses):
+    """The share of plateaus grows as alpha falls, with hard labels too."""
+    runs = losses[losses["variant"] == "hard_labels"]
+    alphas = sort_alphas(runs["alpha"])
+    if len(alphas) < 2:
+        raise NotTested("two init scales of variant hard_labels")
+    shares = {
+        alpha: {seed: _flat(rows) for seed, rows in runs[runs["alpha"] == alpha].groupby("seed")}
+        for alpha in (alphas[0], alphas[-1])
+    }
+    first, last = shares.values()
+    outcomes = {seed: last[seed] > first[seed] for seed in first.keys() & last.keys()}
+    medians = ", ".join(f"{np.median(list(each.values())):.3g} ({alpha})" for alpha, each in shares.items())
+    n = f"{sum(outcomes.values())} of {len(outcomes)} problems, {alpha_label(alphas[0])} and {alphas[-1]}"
+    return _lower_bound(outcomes), n, f"median share of plateaus: {medians}"
+
+
+def _flat(run):
+    """Share of rescaled time in which the loss falls at less than a tenth of its mean rate."""
+    run = run.sort_values("rescaled_time")
+    time, loss = run["rescaled_time"].to_numpy(), run["loss"].to_numpy()
+    slow = -np.diff(loss) / np.diff(time) < 0.1 * (loss[0] - loss[-1]) / (time[-1] - time[0])
+    return np.diff(time)[slow].sum() / (time[-1] - time[0])
+
+
+@register.claim(
+    "losses.decay.first_stage",
+    source="not in the paper",
+    statement="Weight decay λ delays the first stage from 1 / |g| to 1 / (|g| - λ).",
+    measure="share of problems in which the first stage is measured within a tenth of this delay of 1 / (|g| - λ); lower"
+    " end of its 95 % interval, at the smallest α",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely; a tenth is an order of magnitude.",
+    tables=["theorem"],
+    data="theorem, variant decay, first stage",
+)
+def first_stage(theorem, *, variants: dict):
+    """The first stage comes at 1 / (|g| - lambda)."""
+    rows = _smallest_alpha(theorem, "decay")
+    rows = rows[rows["stage"] == 1].set_index("seed")
+    predicted, rate = rows["predicted_time"], variants["decay"]["decay"]
+    shift = predicted - predicted / (1 + rate * predicted)  # 1 / (|g| - lambda) - 1 / |g|
+    error = (rows["measured_time"] - predicted).abs() / shift
+    outcomes = (error < 0.1).to_dict()
+    return _lower_bound(outcomes), _count(outcomes, rows), f"error over the delay, median {error.median():.2g}"
+
+
+@register.claim(
+    "losses.decay.never",
+    source="not in the paper",
+    statement="Coordinates for whose growth weight decay leaves nothing, |g| < λ, never become active.",
+    measure="coordinates that become active without decay, have no stage in Algorithm 1 with decay, and become active"
+    " all the same; sum over problems, at the smallest α",
+    relation="==",
+    threshold=0,
+    reason='"Never": not one.',
+    tables=["events", "stages"],
+    data="events, variants decay and no_decay; stages, variant decay",
+)
+def never_start(events, stages):
+    """Coordinates without a stage stay out although they start without decay."""
+    runs = [_smallest_alpha(events[events["direction"] > 0], variant) for variant in ("no_decay", "decay")]
+    plain, decayed, predicted = (
+        set(rows[["seed", *COORDINATE]].astype({"product": str}).itertuples(index=False, name=None))
+        for rows in (*runs, stages[stages["variant"] == "decay"])
+    )
+    seeds = {coordinate[0] for coordinate in plain} & set(stages.loc[stages["variant"] == "decay", "seed"])
+    out = {coordinate for coordinate in plain - predicted if coordinate[0] in seeds}
+    if not out:
+        raise NotTested("a coordinate that becomes active without decay and has no stage with it")
+    return len(
+        out & decayed
+    ), f"{len(out)} coordinates of {len(seeds)} problems, {alpha_label(runs[1]['alpha'].iloc[0])}"
