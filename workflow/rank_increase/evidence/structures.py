@@ -1,5 +1,4 @@
-"""Claims about structures and losses beyond the paper's single head with squared error: heads, layers, cross-entropy,
-weight decay.
+"""Claims about heads, layers, other losses and weight decay, beyond the paper's single head with squared error.
 
 A problem is a seed: its data, teacher, theta_0 and fixed weights. Problems are independent, stages of one are not, so a
 problem counts as one trial. A share of problems is claimed if the lower end of its 95 % Clopper-Pearson interval is
@@ -120,11 +119,12 @@ def _share_of_problems(trajectory, stages, variant, variants, zero, right):
     """Value, n and details: problems in all of whose stages `right(predicted, measured)`, from supports, is true."""
     stages = stages[stages["variant"] == variant]
     runs = _smallest_alpha(trajectory, variant)
-    counts = {}
-    for seed, rows in stages.groupby("seed"):
-        run = runs[runs["seed"] == seed]
-        if not run.empty:
-            products = mid_stage_products(rows.sort_values("stage"), run, variants[variant]["max_time"])
+    counts, without = {}, 0
+    for seed, run in runs.groupby("seed"):
+        rows = stages[stages["seed"] == seed].sort_values("stage")
+        without += rows.empty
+        if not rows.empty:
+            products = mid_stage_products(rows, run, variants[variant]["max_time"])
             of_stages = right(*(abs(values) > zero for values in products))
             counts[seed] = of_stages.sum(), len(of_stages)
     if not counts:
@@ -133,6 +133,7 @@ def _share_of_problems(trajectory, stages, variant, variants, zero, right):
     found, total = np.sum(list(counts.values()), axis=0)
     exceptions = ", ".join(f"{counts[seed][1] - counts[seed][0]} of seed {seed}" for seed in whole if not whole[seed])
     details = f"true in {found} of {total} stages{f'; not in {exceptions}' if exceptions else ''}"
+    details += f"; {without} problems have no stage" if without else ""
     return _lower_bound(whole), _count(whole, runs), details
 
 
@@ -171,15 +172,8 @@ def identical_together(events):
 
     def together(variant):
         runs = _smallest_alpha(events[events["direction"] > 0], variant)
-        firsts = {
-            seed: rows.sort_values("order")[COORDINATE].astype({"product": str}).head(2)
-            for seed, rows in runs.groupby("seed")
-        }
-        entries = ["layer", "product", "index"]
-        return {
-            seed: len(two) == 2 and not two.duplicated().any() and two.duplicated(entries).any()
-            for seed, two in firsts.items()
-        }, runs
+        firsts = {seed: rows.sort_values("order").head(2) for seed, rows in runs.groupby("seed")}
+        return {seed: _one_entry_in_two_heads(two) for seed, two in firsts.items()}, runs
 
     outcomes, runs = together("identical_heads")
     try:
@@ -187,6 +181,12 @@ def identical_together(events):
     except NotTested:
         apart = "not run"
     return _lower_bound(outcomes), _count(outcomes, runs), f"with heads told apart by fixed biases: {apart}"
+
+
+def _one_entry_in_two_heads(two):
+    """Whether two events are of one entry of one product, in different heads of a layer."""
+    entry = two[["layer", "product", "index"]].astype({"product": str})
+    return len(two) == 2 and two["head"].nunique() == 2 and len(entry.drop_duplicates()) == 1
 
 
 @register.claim(
@@ -293,20 +293,24 @@ def first_stage(theorem, *, variants: dict):
     relation="==",
     threshold=0,
     reason='"Never": not one.',
-    tables=["events", "stages"],
-    data="events, variants decay and no_decay; stages, variant decay",
+    tables=["events", "stages", "losses"],
+    data="events, variants decay and no_decay; stages, variant decay; losses for the list of runs",
 )
-def never_start(events, stages):
+def never_start(events, stages, losses):
     """Coordinates without a stage stay out although they start without decay."""
-    runs = [_smallest_alpha(events[events["direction"] > 0], variant) for variant in ("no_decay", "decay")]
-    plain, decayed, predicted = (
-        set(rows[["seed", *COORDINATE]].astype({"product": str}).itertuples(index=False, name=None))
-        for rows in (*runs, stages[stages["variant"] == "decay"])
-    )
-    seeds = {coordinate[0] for coordinate in plain} & set(stages.loc[stages["variant"] == "decay", "seed"])
-    out = {coordinate for coordinate in plain - predicted if coordinate[0] in seeds}
+    runs = {variant: _smallest_alpha(losses, variant) for variant in ("no_decay", "decay")}
+    seeds = set(runs["no_decay"]["seed"]) & set(runs["decay"]["seed"])
+    active = {}
+    for variant, of_variant in runs.items():
+        started = (events["direction"] > 0) & (events["alpha"] == of_variant["alpha"].iloc[0])
+        active[variant] = _coordinates(events[started & (events["variant"] == variant) & events["seed"].isin(seeds)])
+    out = active["no_decay"] - _coordinates(stages[stages["variant"] == "decay"])
     if not out:
         raise NotTested("a coordinate that becomes active without decay and has no stage with it")
-    return len(
-        out & decayed
-    ), f"{len(out)} coordinates of {len(seeds)} problems, {alpha_label(runs[1]['alpha'].iloc[0])}"
+    n = f"{len(out)} coordinates of {len(seeds)} problems, {alpha_label(runs['decay']['alpha'].iloc[0])}"
+    return len(out & active["decay"]), n
+
+
+def _coordinates(rows):
+    """The coordinates that rows are about, a set of (seed, layer, head, product, index)."""
+    return set(rows[["seed", *COORDINATE]].astype({"product": str}).itertuples(index=False, name=None))
