@@ -265,8 +265,8 @@ def _flat(run):
     "losses.decay.first_stage",
     source="not in the paper",
     statement="Weight decay λ delays the first stage from 1 / |g| to 1 / (|g| - λ).",
-    measure="share of problems in which the first stage is measured within a tenth of this delay of 1 / (|g| - λ); lower"
-    " end of its 95 % interval, at the smallest α",
+    measure="share of problems in which the first stage is measured within a tenth of this delay of 1 / (|g| - λ);"
+    " lower end of its 95 % interval, at the smallest α",
     relation=">",
     threshold=0.5,
     reason="Most problems, surely; a tenth is an order of magnitude.",
