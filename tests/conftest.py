@@ -29,7 +29,7 @@ def quadratic():
 
 @pytest.fixture(scope="session")
 def small_problem():
-    def make(seed=0, samples=20, tokens=4, dim=6, weights="diagonal", teacher="diagonal"):
+    def make(seed=0, samples=20, tokens=4, dim=6, weights="diagonal", teacher="diagonal", **structure):
         return make_problem(
             seed,
             samples=samples,
@@ -39,6 +39,7 @@ def small_problem():
             teacher=teacher,
             teacher_std_KQ=0.6,
             teacher_std_VO=0.8,
+            **structure,
         )
 
     return make

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ def test_the_support_and_coordinates_without_slope_wait_forever():
 
 
 def test_stages_of_a_separable_loss_are_known_in_closed_form(quadratic):
-    slopes, targets = np.array([0.5, 2.0, 1.0, 0.3, 4.0]), np.array([0.8, -0.3, 0.05, -1.5, 0.1])
+    slopes, targets = np.array([0.5, 2.0, 1.0, 0.3, 4.0]), np.array([0.8, -0.3, 0.05, -1.5, 0.12])
     head = quadratic(np.diag(slopes), targets)
     # g_i stays at its value at zero until i is active, so that T = 1 / |g_i(0)|; part (B) ends at the target.
     times = 1 / abs(slopes * targets)
@@ -43,6 +45,64 @@ def test_stages_of_a_separable_loss_are_known_in_closed_form(quadratic):
         assert stage.deactivated == ()
     gaps = np.append(np.diff(times[order]), np.inf)
     np.testing.assert_allclose([stage.gap_to_next for stage in found], gaps, rtol=1e-8)
+
+
+def test_weight_decay_takes_from_the_growth_and_moves_the_end_of_the_wait():
+    b, g = np.array([1.0, 1.0, 0.5, 0.5, 1.0, 1.0]), np.array([0.5, -0.5, 0.3, -0.3, 0.2, -0.1])
+    # At time 4, with decay 0.2, a coordinate becomes active at b = 0 or at b = 2 (1 + 0.2 x 4) = 3.6.
+    expected = [1 / 0.3, 2.6 / 0.3, 0.5 / 0.1, 3.1 / 0.1, np.inf, np.inf]
+    np.testing.assert_allclose(time_until_active(b, g, np.zeros(6, bool), 0.2, 1.8), expected)
+
+
+def test_stages_with_decay_are_known_in_closed_form_and_weak_coordinates_have_none(quadratic):
+    slopes, targets, decay = np.array([0.5, 2.0, 1.0, 0.3, 4.0]), np.array([0.8, -0.3, 0.05, -1.5, 0.03]), 0.15
+    # g_i stays slope x target until i is active: three exceed the decay. The end is where slope |target - p| = decay.
+    order = [1, 3, 0]
+    found = list(stages(quadratic(np.diag(slopes), targets), 5, max_time=1e6, decay=decay))
+    assert [stage.coordinate for stage in found] == order
+    rates = abs(slopes * targets) - decay
+    np.testing.assert_allclose([stage.time for stage in found], 1 / rates[order], rtol=1e-8)
+    ends = np.where(rates > 0, targets - np.sign(targets) * decay / slopes, 0)
+    np.testing.assert_allclose(found[-1].product, ends, atol=1e-10)
+    # L(u, s u) + decay u^2 has the second derivative 4 slope u^2 there.
+    curvature = (4 * slopes * abs(ends))[order]
+    np.testing.assert_allclose([s.curvature for s in found], np.minimum.accumulate(curvature), rtol=1e-4)
+    assert found[-1].gap_to_next == np.inf
+    residuals = slopes * (targets - found[-1].product) ** 2
+    assert found[-1].loss == pytest.approx(residuals.sum() / 2, rel=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_flow_with_decay_agrees_with_the_stages(quadratic, seed):
+    rng, alpha, decay = np.random.default_rng(seed), "1e-3000", 0.05
+    A = rng.standard_normal((6, 6))
+    head = quadratic(A @ A.T / 6 + 0.3 * np.eye(6), rng.standard_normal(6))
+    found = list(stages(head, 6, max_time=40, decay=decay))
+    unit = -log_alpha(alpha)
+    coordinates, s = LogCoordinates.of(rng.standard_normal(6), rng.standard_normal(6), log_alpha(alpha))
+    coordinates = replace(coordinates, decay=decay)
+    states, crossings = integrate(head, coordinates, s, np.array([0, 40.0]) * unit, thresholds=[0.02], **TOLERANCES)
+    risen = [crossing for crossing in crossings if crossing.direction > 0]
+    assert len(found) >= 3
+    assert [crossing.coordinate for crossing in risen] == [stage.coordinate for stage in found]
+    np.testing.assert_allclose([c.time / unit for c in risen], [stage.time for stage in found], atol=300 / unit)
+    np.testing.assert_allclose(coordinates.after(40 * unit).product(states[-1]), found[-1].product, atol=1e-5)
+
+
+def test_coordinates_that_become_active_together_are_named(quadratic):
+    head = quadratic(np.array([[1.0, 0, 0], [0, 1, 1], [0, 1, 1]]), [0.5, 0.4, 0.4])
+    with pytest.raises(
+        ArithmeticError, match="coordinates 1, 2 become active together at time 1.25, but Assumption 4.2"
+    ):
+        list(stages(head, 3, max_time=10))
+
+
+def test_identical_heads_become_active_together(small_problem):
+    problem = small_problem(layers=1, heads=2)
+    with pytest.raises(ArithmeticError, match="become active together"):
+        list(stages(problem.head(), 24, max_time=100))
+    told_apart = small_problem(layers=1, heads=2, bias_std=1.0)
+    assert len(list(stages(told_apart.head(), 24, max_time=20))) >= 3
 
 
 def test_only_stages_up_to_the_wanted_time_are_given(quadratic):

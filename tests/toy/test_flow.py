@@ -114,6 +114,34 @@ def test_the_flow_agrees_with_one_in_the_weights_through_many_stages(small_probl
         assert sum(crossing.direction for crossing in crossings if crossing.coordinate == i) == int(after) - int(before)
 
 
+@pytest.mark.parametrize("alpha", [0.1, 0.01])
+def test_the_flow_with_weight_decay_agrees_with_one_in_the_weights(small_problem, alpha):
+    problem, decay, times = small_problem(samples=50), 0.004, np.linspace(0, 1500, 7501)
+    head, (coordinates, s) = problem.head(), initial_state(problem.theta_0, log(alpha), decay=0.004)
+
+    def velocity(t, theta):
+        u, v = theta.reshape(2, -1)
+        g = head.loss_and_g(u * v)[1]
+        return np.concatenate([v * g - decay * u, u * g - decay * v])
+
+    start, records = np.concatenate(coordinates.weights(s)), times[::500]
+    solution = solve_ivp(velocity, (0, 1500), start, "DOP853", times, rtol=1e-10, atol=1e-15)
+    u, v = solution.y.T.reshape(7501, 2, -1).swapaxes(0, 1)
+    states, crossings = integrate(head, coordinates, s, records, thresholds=[0.2], **TOLERANCES)
+    later = coordinates.after(records[:, None])
+    assert abs(u * v).max() > 0.2
+    for found, expected in zip(later.weights(states), (u, v), strict=True):
+        np.testing.assert_allclose(found, expected[::500], atol=1e-5)
+    np.testing.assert_allclose(later.log_c, np.log(abs(u**2 - v**2)[0]) - 2 * decay * records[:, None], atol=1e-9)
+    early = times < 100  # while c is not lost beside u^2
+    c = (u**2 - v**2)[0] * np.exp(-2 * decay * times[:, None])
+    np.testing.assert_allclose((u**2 - v**2)[early], c[early], rtol=1e-5)
+    expected = passages(times, np.maximum(abs(u), abs(v)), 0.2)
+    assert len(expected) >= 2
+    assert [(crossing.coordinate, crossing.direction) for crossing in crossings] == [event[1:] for event in expected]
+    np.testing.assert_allclose([crossing.time for crossing in crossings], [event[0] for event in expected], atol=0.05)
+
+
 class TwoFactors:
     """Exact gradient flow of the loss 0.5 (u v - target)^2 with weights alpha (u, v), at any alpha.
 

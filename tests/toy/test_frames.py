@@ -25,6 +25,7 @@ def run():
 def test_a_run_becomes_a_row_per_record_and_product_entry(run):
     frame = trajectory_frame(run, -4.0)
     assert len(frame) == 12
+    assert not frame[["layer", "head"]].any(axis=None)
     rows = frame.set_index(["rescaled_time", "product", "index"])
     assert rows.loc[(2.0, "VO", 1), "value"] == 5.5
     assert rows.loc[(2.0, "VO", 1), "log_value"] == np.log(5.5)
@@ -39,6 +40,8 @@ def test_losses_of_a_run_have_both_times(run):
 def test_events_of_a_run_are_numbered_and_rescaled(run):
     assert event_frame(run, -4.0).astype({"product": str}).to_dict("list") == {
         "order": [0, 1],
+        "layer": [0, 0],
+        "head": [0, 0],
         "product": ["VO", "KQ"],
         "index": [1, 0],
         "rescaled_time": [0.5, 1.0],
@@ -88,12 +91,14 @@ def test_stages_are_numbered_from_one_and_give_both_products(tmp_path):
         Stage(2.0, 4, 1, np.array([0.0, 0.0, 0.0, 0.0, 0.7, 0.0]), 0.3, 0.5, (), 0.2),
         Stage(3.0, 0, -1, np.array([-0.4, 0.0, 0.0, 0.0, 0.0, 0.0]), 0.1, np.inf, (4,), 0.1),
     ]
-    write_table(tmp_path / "stages.parquet", stage_frame(stages, 3), "stages", {})
+    write_table(tmp_path / "stages.parquet", stage_frame(stages, (2, 3)), "stages", {})
     found = read_table(tmp_path / "stages.parquet").astype({"product": str})
     products = {name: np.stack(found.pop(name)).tolist() for name in ("KQ", "VO")}
     assert products == {"KQ": [[0.0] * 3, [-0.4, 0.0, 0.0]], "VO": [[0.0, 0.7, 0.0], [0.0] * 3]}
     assert found.to_dict("list") == {
         "stage": [1, 2],
+        "layer": [0, 0],
+        "head": [0, 0],
         "product": ["VO", "KQ"],
         "index": [1, 0],
         "sign": [1, -1],
@@ -103,5 +108,5 @@ def test_stages_are_numbered_from_one_and_give_both_products(tmp_path):
         "deactivated": [0, 1],
         "curvature": [0.2, 0.1],
     }
-    write_table(tmp_path / "none.parquet", stage_frame([], 3), "stages", {})
+    write_table(tmp_path / "none.parquet", stage_frame([], (2, 3)), "stages", {})
     assert len(read_table(tmp_path / "none.parquet")) == 0

@@ -87,7 +87,7 @@ def test_a_saved_problem_loads_unchanged(small_problem, tmp_path, weights, teach
         np.testing.assert_array_equal(getattr(loaded, name), getattr(problem, name))
     assert type(loaded.head()) is type(problem.head()) is (DiagonalHead if weights == "diagonal" else FullHead)
     with np.load(tmp_path / "problem.npz") as arrays:
-        assert set(arrays) == {"X", "Y"} | {f"{of}W_{name}" for of in ("", "teacher_") for name in "KQVO"}
+        assert set(arrays) == {"X", "Y", "loss"} | {f"{of}W_{name}" for of in ("", "teacher_") for name in "KQVO"}
 
 
 def test_loading_a_problem_unpickles_nothing(small_problem, tmp_path):

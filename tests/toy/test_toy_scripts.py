@@ -27,6 +27,7 @@ OPTIONS = {
 }
 TABLES = ("losses", "trajectory", "events", "conservation")  # of a run
 PARAMS = {"points": 5, "activation_weight": 0.1, "flow_rtol": 1e-10, "flow_atol": 1e-6, "full_flow_tolerance": 1e-3}
+PARAMS["decay"] = 0.0
 
 
 @pytest.fixture
@@ -266,7 +267,7 @@ def test_a_table_of_stages_has_what_algorithm_1_finds(make, run_script):
         "run_algorithm1",
         input={"problem": "problem.npz"},
         output={"stages": "stages.parquet"},
-        params={"max_time": 200.0},
+        params={"max_time": 200.0, "decay": 0.0},
         wildcards={"variant": "diagonal", "seed": "3"},
     )
     table, expected = read_table("stages.parquet"), list(stages(head, 12, max_time=200.0))

@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 from rank_increase.disk import writing
 
 _PRODUCT = ("product", pa.dictionary(pa.int32(), pa.string()))  # such as KQ or VO
-_MATRIX = [
-    ("step", pa.int64()),  # of the optimizer; 0 is the initialization
-    ("epoch", pa.float64()),  # the same in epochs
+_PLACE = [
     ("layer", pa.int32()),  # from 0
     ("head", pa.int32()),  # from 0
     _PRODUCT,
+]
+_MATRIX = [
+    ("step", pa.int64()),  # of the optimizer; 0 is the initialization
+    ("epoch", pa.float64()),  # the same in epochs
+    *_PLACE,
     # initial, trained, delta (the change by training); random_product (a random change of the same norm) and
     # noisy_factors (the change when each factor gets noise with the norm of its own change by training)
     ("matrix", pa.dictionary(pa.int32(), pa.string())),
@@ -34,7 +37,7 @@ SCHEMAS = {
     "trajectory": pa.schema(
         [
             ("rescaled_time", pa.float64()),
-            _PRODUCT,
+            *_PLACE,
             ("index", pa.int32()),  # diagonal entry, or rank of the singular value, from 0
             ("value", pa.float64()),
             ("log_value", pa.float64()),  # natural logarithm of its size, also where that underflows
@@ -43,7 +46,7 @@ SCHEMAS = {
     "events": pa.schema(
         [
             ("order", pa.int32()),  # from 0
-            _PRODUCT,
+            *_PLACE,
             ("index", pa.int32()),
             ("rescaled_time", pa.float64()),
             ("direction", pa.int8()),  # 1: becomes active, -1: becomes inactive
@@ -55,15 +58,16 @@ SCHEMAS = {
     "stages": pa.schema(
         [
             ("stage", pa.int32()),  # k, from 1
-            _PRODUCT,
+            *_PLACE,
             ("index", pa.int32()),  # diagonal entry; of full weights, how many singular values the product had
             ("sign", pa.int8()),
             ("predicted_time", pa.float64()),  # T_k, rescaled
-            ("loss", pa.float64()),  # at theta_k
+            ("loss", pa.float64()),  # at theta_k, without the penalty of weight decay
             ("gap_to_next", pa.float64()),  # how much longer the next coordinate would have waited
             ("deactivated", pa.int32()),  # coordinates that left the support
             ("curvature", pa.float64()),  # least eigenvalue of the Hessian in u on the support; null for full weights
-            ("KQ", pa.list_(pa.float64())),  # diagonal entries, or singular values, of the products at theta_k
+            # Diagonal entries, or singular values, of the products at theta_k, layer by layer and head by head
+            ("KQ", pa.list_(pa.float64())),
             ("VO", pa.list_(pa.float64())),
         ]
     ),
@@ -71,7 +75,7 @@ SCHEMAS = {
         [
             ("alpha", pa.string()),
             ("stage", pa.int32()),
-            _PRODUCT,
+            *_PLACE,
             ("index", pa.int32()),
             ("predicted_time", pa.float64()),
             ("measured_time", pa.float64()),  # null if the coordinate never becomes active

@@ -32,6 +32,7 @@ rule make_problem:
         runtime=5,
     params:
         **of_variant("samples", "tokens", "dim", "dim_head", "teacher_std_KQ", "teacher_std_VO", "weights", "teacher"),
+        **of_variant("layers", "heads", "bias_std", "loss", "labels"),
         code=library_digest("toy/make_problem", without=["jobs"]),
     message:
         "Toy problem {wildcards.variant}, seed {wildcards.seed}"
@@ -56,7 +57,7 @@ rule run_algorithm1:
         mem_mb=1000,
         runtime=30,
     params:
-        **of_variant("max_time"),
+        **of_variant("max_time", "decay"),
         code=library_digest("toy/run_algorithm1", without=["jobs"]),
     message:
         "Algorithm 1 on the problem {wildcards.variant}, seed {wildcards.seed}"
@@ -85,7 +86,7 @@ rule train_toy:
         runtime=60,
     params:
         **toy_settings("points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_tolerance"),
-        **of_variant("method", "max_time", "step", "batch_size"),
+        **of_variant("method", "max_time", "step", "batch_size", "decay"),
         code=library_digest("toy/train_toy", without=["jobs"]),
     message:
         "Toy run {wildcards.variant}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"

@@ -21,6 +21,7 @@ from rank_increase.options import (
     Count,
     Dpi,
     Name,
+    NotNegative,
     Path,
     Points,
     Positive,
@@ -136,11 +137,33 @@ class Variant(Section):
     """Learning rate of GD and SGD."""
     batch_size: Count | None = None
     """Minibatch size of SGD, in samples."""
+    layers: Size = 0
+    """Layers of a transformer with diagonal attention weights and fixed feed-forward weights (paper, Example 3.2); 0:
+    a single attention head (eq. 1)."""
+    heads: Count = 1
+    """Attention heads of a layer."""
+    bias_std: NotNegative = 0.0
+    """Standard deviation of a fixed attention bias of each head, which tells heads apart; 0: heads are identical."""
+    loss: Literal["squared", "cross_entropy"] = "squared"
+    """The loss: squared error, or cross-entropy with an output's entries as logits of `dim` classes."""
+    labels: Literal["soft", "hard"] = "soft"
+    """Labels for cross-entropy, from the teacher's logits: soft (their softmax) or hard (the class of the largest)."""
+    decay: NotNegative = 0.0
+    """Weight decay lambda: the loss has the penalty lambda/2 times the sum of squared weights."""
 
     @property
     def has_limit(self):
-        """Whether Algorithm 1 predicts the stages of its runs as alpha goes to zero."""
-        return self.method == "flow"
+        """Whether Algorithm 1 predicts the stages of its runs as alpha goes to zero.
+
+        Identical heads become active together, which it excludes; with hard labels the loss has no minimum.
+        """
+        identical = self.heads > 1 and not self.bias_std
+        return self.method == "flow" and not identical and self.labels == "soft"
+
+    @property
+    def is_plain(self):
+        """Whether it is a single head with the squared error and no weight decay."""
+        return not self.layers and self.loss == "squared" and not self.decay
 
 
 class ToyRuns(Section):
@@ -154,12 +177,21 @@ class ToyRuns(Section):
     """Seeds of the problems: each draws data, teacher and initial weights."""
 
 
+_SMALL = {"weights": "diagonal", "samples": 100, "tokens": 4, "dim": 6, "max_time": 300}
+_TRANSFORMER = {**_SMALL, "dim": 4, "max_time": 100}
 VARIANTS = {
     "diagonal": Variant(weights="diagonal"),
     "full": Variant(weights="full"),
     "full_dense": Variant(weights="full", teacher="dense"),
     "diagonal_gd": Variant(weights="diagonal", method="gd"),
     "diagonal_sgd": Variant(weights="diagonal", method="sgd"),
+    "heads": Variant(**_TRANSFORMER, layers=1, heads=2, bias_std=1.0),
+    "identical_heads": Variant(**_TRANSFORMER, layers=1, heads=2),
+    "layers": Variant(**_TRANSFORMER, layers=2, heads=2, bias_std=1.0),
+    "no_decay": Variant(**_SMALL),
+    "decay": Variant(**_SMALL, decay=0.005),
+    "soft_labels": Variant(**_SMALL, loss="cross_entropy"),
+    "hard_labels": Variant(**_SMALL, loss="cross_entropy", labels="hard"),
 }
 
 
@@ -625,7 +657,9 @@ def _toy_mistakes(study):
         yield "`toy.batch_size` must not be larger than `toy.samples`."
     for name, variant in toy.variants.items():
         settings = variant_settings(study, name)
-        if (variant.batch_size or variant.samples) and settings["batch_size"] > settings["samples"]:
+        yield from _variant_mistakes(name, variant)
+        of_its_own = variant.method == "sgd" and (variant.batch_size or variant.samples)
+        if of_its_own and settings["batch_size"] > settings["samples"]:
             yield f"`toy.variants.{name}` has a `batch_size` of {settings['batch_size']}, larger than its `samples`."
         if variant.dim_head and variant.weights == "diagonal":
             yield f"`toy.variants.{name}` has a `dim_head`, which only full weights have: remove it."
@@ -639,6 +673,21 @@ def _toy_mistakes(study):
         )
 
 
+def _variant_mistakes(name, variant):
+    where = f"`toy.variants.{name}`"
+    if not variant.is_plain and (variant.method != "flow" or variant.weights == "full"):
+        yield (
+            f"{where} has layers, another loss or weight decay, which only the flow of diagonal weights can have: set"
+            " `method: flow` and `weights: diagonal`."
+        )
+    if variant.layers and variant.teacher == "dense":
+        yield f"{where} has `layers`, whose teacher is such a transformer too: set `teacher: diagonal`."
+    if not variant.layers and (variant.heads > 1 or variant.bias_std):
+        yield f"{where} has `heads` or `bias_std` without layers: set `layers` to 1 or more."
+    if variant.labels == "hard" and variant.loss == "squared":
+        yield f"{where} has hard labels, which need `loss: cross_entropy`."
+
+
 def _toy_bytes(study):
     """The least memory that a run of the toy model takes; up to the size of large nodes, the user decides."""
     used = {line.variant for line in study.toy.runs if line.variant in study.toy.variants}
@@ -648,9 +697,10 @@ def _toy_bytes(study):
 
 def _variant_bytes(settings, points):
     dim, matrices = settings["dim"], settings["weights"] == "full" or settings["teacher"] == "dense"
+    heads = max(1, settings["layers"]) * settings["heads"]
     data = 2 * settings["samples"] * settings["tokens"] * dim  # X and Y
-    weights = 8 * dim ** (2 if matrices else 1)  # the student's and the teacher's
-    return 8 * (data + weights + 6 * 2 * dim * points)  # the columns of a table, for both products
+    weights = 8 * heads * dim ** (2 if matrices else 1)  # the student's and the teacher's
+    return 8 * (data + weights + 8 * 2 * heads * dim * points)  # the columns of a table, for both products
 
 
 def _gigabytes(size):

@@ -174,7 +174,7 @@ def toy_hours(study):
     seconds = 0.0
     for run in toy_runs(study):
         toy, unit = SimpleNamespace(**variant_settings(study, run["variant"])), -log_alpha(run["alpha"])
-        gradient = 8 * toy.samples * toy.tokens**2 * toy.dim
+        gradient = 8 * max(1, toy.layers) * toy.heads * toy.samples * toy.tokens**2 * toy.dim
         if toy.method != "flow":
             share = toy.batch_size / toy.samples if toy.method == "sgd" else 1
             gradients = share * toy.max_time * unit / toy.step

@@ -6,9 +6,12 @@ so
     u v = |c|/2 sinh(2 s)    and    ds/dt = g(u v),
 
 exactly. The state s has the size of ln(1/alpha), and only ln|c| is kept: alpha = 1e-3000 needs no more digits than 0.1.
+
+With weight decay lambda, du/dt = v g - lambda u and dv/dt = u g - lambda v, so that c shrinks as exp(-2 lambda t) while
+ds/dt stays g(u v): of the constants, ln|c| alone drifts.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.integrate import LSODA
@@ -24,11 +27,15 @@ JACOBIAN_SAMPLES = 300
 
 @dataclass(frozen=True)
 class LogCoordinates:
-    """Constants of a flow: ln|u^2 - v^2| of each coordinate, which of u and v is larger, and its sign."""
+    """Constants of a flow: ln|u^2 - v^2| of each coordinate, which of u and v is larger, and its sign.
+
+    With weight decay (lambda, `decay`), they are the constants at one time; `after` gives those at another.
+    """
 
     log_c: np.ndarray
     u_is_larger: np.ndarray
     sign: np.ndarray
+    decay: float = 0.0
 
     @classmethod
     def of(cls, u, v, log_alpha=0.0):
@@ -56,6 +63,10 @@ class LogCoordinates:
         u_is_larger = c > 0
         sign = np.sign(np.where(u_is_larger, u, v))
         return cls(np.log(abs(c)) + 2 * log_alpha, u_is_larger, sign), np.arcsinh(2 * u * v / abs(c)) / 2
+
+    def after(self, time):
+        """The constants `time` later, a number or an array that broadcasts against (p,)."""
+        return replace(self, log_c=self.log_c - 2 * self.decay * time) if self.decay else self
 
     def product(self, s):
         """u v, shape of `s`."""
@@ -114,6 +125,7 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
     ----------
     head : object with `loss_and_g` and `subset`, such as heads.DiagonalHead
     coordinates : LogCoordinates
+        At time 0.
     s : array, shape (p,)
     times : array, ascending
         Times to record.
@@ -136,16 +148,15 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
     """
     states = np.empty((len(times), len(s)))
     states[0], recorded, crossings = s, 1, []
-    levels = {threshold: coordinates.reach(threshold) for threshold in thresholds}
     jacobian = _Jacobian(head.subset(slice(JACOBIAN_SAMPLES)), coordinates)
     solver = LSODA(
-        lambda t, s: head.loss_and_g(coordinates.product(s))[1],
+        lambda t, s: head.loss_and_g(coordinates.after(t).product(s))[1],
         times[0],
         s,
         times[-1],
         rtol=rtol,
         atol=atol,
-        jac=lambda t, s: jacobian(s),
+        jac=jacobian,
     )
     while recorded < len(times):
         before = solver.y
@@ -155,17 +166,20 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
         step = solver.dense_output()
         stop = np.searchsorted(times, solver.t, side="right")
         states[recorded:stop], recorded = step(times[recorded:stop]).T, stop
-        for threshold, level in levels.items():
-            crossings += _crossings(step, before, solver.y, threshold, level)
+        for threshold in thresholds:
+            crossings += _crossings(step, before, solver.y, threshold, coordinates)
         if on_step:
             on_step(solver.t)
     return states, sorted(crossings, key=lambda crossing: crossing.time)
 
 
-def _crossings(step, before, after, threshold, level):
-    active_before, active_after = abs(before) > level, abs(after) > level
+def _crossings(step, before, after, threshold, coordinates):
+    def excess(t, s):
+        return abs(s) - coordinates.after(t).reach(threshold)
+
+    active_before, active_after = excess(step.t_min, before) > 0, excess(step.t_max, after) > 0
     for i in np.flatnonzero(active_before != active_after):
-        time = brentq(lambda t, i=i: abs(step(t)[i]) - level[i], step.t_min, step.t_max)
+        time = brentq(lambda t, i=i: excess(t, step(t))[i], step.t_min, step.t_max)
         yield Crossing(time, threshold, int(i), 1 if active_after[i] else -1, step(time))
 
 
@@ -180,8 +194,9 @@ class _Jacobian:
         self.head, self.coordinates = head, coordinates
         self.p, self.active, self.dg_dp = None, None, None
 
-    def __call__(self, s):
-        p, slope = self.coordinates.product(s), flush(self.coordinates.slope(s))
+    def __call__(self, t, s):
+        coordinates = self.coordinates.after(t)
+        p, slope = coordinates.product(s), flush(coordinates.slope(s))
         active = slope > 1e-4
         if self.p is None or abs(p - self.p).max() > 1e-2 or (active != self.active).any():
             self.p, self.active = p, active
@@ -200,13 +215,18 @@ def differentiate_g(head, p, columns, change=1e-6):
     return derivatives
 
 
-def initial_state(theta_0, log_alpha):
-    """Coordinates and state of the diagonal weights alpha * theta_0, shape (4, dim), for `integrate`."""
+def initial_state(theta_0, log_alpha, decay=0.0):
+    """Coordinates and state of the diagonal weights alpha * theta_0, shape (4, ..., dim), for `integrate`.
+
+    Coordinates are numbered as in heads.DiagonalHead and transformer.DiagonalTransformer.
+    """
     W_K, W_Q, W_V, W_O = theta_0
-    return LogCoordinates.of(np.concatenate([W_K, W_V]), np.concatenate([W_Q, W_O]), log_alpha)
+    u, v = (np.stack(pair, axis=-2).ravel() for pair in ((W_K, W_V), (W_Q, W_O)))
+    coordinates, s = LogCoordinates.of(u, v, log_alpha)
+    return replace(coordinates, decay=decay), s
 
 
-def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
+def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, decay=0.0, on_step=None):
     """The gradient flow of a toy problem with diagonal weights, a runs.Run recorded at `times`.
 
     Parameters
@@ -218,25 +238,28 @@ def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None)
         As in `integrate`.
     weight : float
         A coordinate is active while the larger of its weights is above this.
+    decay : float
+        Weight decay lambda.
     on_step : callable, optional
         Called with the time after each step.
     """
     head = problem.head()
-    coordinates, s = initial_state(problem.theta_0, log_alpha)
+    coordinates, s = initial_state(problem.theta_0, log_alpha, decay)
     states, crossings = integrate(
         head, coordinates, s, times, rtol=rtol, atol=atol, thresholds=[weight], on_step=on_step
     )
-    values = coordinates.product(states)
+    values = coordinates.after(times[:, None]).product(states)
     loss = np.array([head.loss_and_g(p)[0] for p in values])
-    shape = (len(times), 2, head.dim)
+    shape, level = (len(times), *head.shape), 2 * np.log(weight)
     events = [
         Event.at(
             crossing.time,
             crossing.coordinate,
             crossing.direction,
-            coordinates.log_product(crossing.state).reshape(shape[1:]),
-            2 * np.log(weight),
+            coordinates.after(crossing.time).log_product(crossing.state).reshape(head.shape),
+            level,
         )
         for crossing in crossings
     ]
-    return Run(times, loss, values.reshape(shape), coordinates.log_product(states).reshape(shape), events)
+    log_values = coordinates.after(times[:, None]).log_product(states)
+    return Run(times, loss, values.reshape(shape), log_values.reshape(shape), events)

@@ -15,11 +15,11 @@ def loss_frame(run, log_alpha):
 
 def trajectory_frame(run, log_alpha):
     """Rows of schema "trajectory" of a runs.Run at ln(alpha) = `log_alpha`."""
-    records, _, dim = run.values.shape
+    records, *shape = run.values.shape
     return pd.DataFrame(
         {
-            "rescaled_time": (run.time / -log_alpha).repeat(2 * dim),
-            **_labels(records, dim),
+            "rescaled_time": (run.time / -log_alpha).repeat(np.prod(shape)),
+            **_labels(records, shape),
             "value": run.values.ravel(),
             "log_value": run.log_values.ravel(),
         }
@@ -32,15 +32,16 @@ def event_frame(run, log_alpha):
     return pd.DataFrame(
         {
             "order": range(len(events)),
-            **coordinate_labels(events["coordinate"], run.values.shape[2]),
+            **coordinate_labels(events["coordinate"], run.values.shape[1:]),
             "rescaled_time": events["time"].astype(float) / -log_alpha,
             **events[["direction", "log_next", "log_next_own"]],
         }
     )
 
 
-def stage_frame(stages, dim):
-    """Rows of schema "stages" of a list of algorithm1.Stage; `dim` is the number of its values of a product."""
+def stage_frame(stages, shape):
+    """Rows of schema "stages" of a list of algorithm1.Stage; `shape` as in `coordinate_labels`."""
+    by_product = [stage.product.reshape(-1, *shape[-2:]) for stage in stages]  # (heads of all layers, 2, dim)
     rows = [
         {
             "stage": number,
@@ -50,12 +51,12 @@ def stage_frame(stages, dim):
             "gap_to_next": stage.gap_to_next,
             "deactivated": len(stage.deactivated),
             "curvature": stage.curvature,
-            "KQ": stage.product[:dim],
-            "VO": stage.product[dim:],
+            "KQ": products[:, 0].ravel(),
+            "VO": products[:, 1].ravel(),
         }
-        for number, stage in enumerate(stages, start=1)
+        for number, (stage, products) in enumerate(zip(stages, by_product, strict=True), start=1)
     ]
-    labels = coordinate_labels([stage.coordinate for stage in stages], dim)
+    labels = coordinate_labels([stage.coordinate for stage in stages], shape)
     return pd.DataFrame(rows, columns=SCHEMAS["stages"].names).assign(**labels)
 
 
@@ -86,24 +87,38 @@ def perturbation_frame(moments, log_alpha, dim):
                 "noise_on": run.noise_on,
                 "perturbed_at": run.times[0] / -log_alpha,
                 "rescaled_time": (run.times / -log_alpha).repeat(2 * dim),
-                **_labels(len(run.times), dim),
+                **{name: labels[name] for name in ("product", "index")},
                 "value": run.perturbed.ravel(),
                 "reference": run.reference.ravel(),
             }
         )
         for number, runs in enumerate(moments)
         for run in runs
+        for labels in [_labels(len(run.times), (2, dim))]
     ]
     if not frames:  # no weight passes the threshold in time
         return pd.DataFrame(columns=SCHEMAS["perturbations"].names)
     return pd.concat(frames, ignore_index=True)
 
 
-def coordinate_labels(coordinates, dim):
-    """Columns `product` and `index` of coordinates numbered as in heads.DiagonalHead.loss_and_g."""
-    product, index = np.divmod(np.asarray(coordinates, dtype=int), dim)
-    return {"product": pd.Categorical.from_codes(product, categories=PRODUCTS), "index": index}
+def coordinate_labels(coordinates, shape):
+    """Columns `layer`, `head`, `product`, `index` of numbered coordinates.
+
+    Parameters
+    ----------
+    coordinates : array of int
+    shape : tuple of int
+        Shape of the products as an array: (2, dim) of a single head, (layers, heads, 2, dim) of a transformer.
+    """
+    *place, product, index = np.unravel_index(np.asarray(coordinates, dtype=int), shape)
+    layer, head = place or np.zeros((2, len(product)), dtype=int)
+    return {
+        "layer": layer,
+        "head": head,
+        "product": pd.Categorical.from_codes(product, categories=PRODUCTS),
+        "index": index,
+    }
 
 
-def _labels(records, dim):
-    return coordinate_labels(np.tile(np.arange(2 * dim), records), dim)
+def _labels(records, shape):
+    return coordinate_labels(np.tile(np.arange(np.prod(shape)), records), shape)

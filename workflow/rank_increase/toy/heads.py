@@ -11,6 +11,7 @@ class DiagonalHead:
     def __init__(self, X, Y):
         self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(Y)
         self.dim = X.shape[2]
+        self.shape = 2, self.dim
         self._kernel = compile_head(*X.shape[1:])[0]
 
     def subset(self, samples):

@@ -1,35 +1,42 @@
 """The toy problem of the paper (section 5 and Appendix A): an attention head taught by another one.
 
 Weights are one array `theta` of W_K, W_Q, W_V, W_O in this order: shape (4, dim) when they are diagonal,
-(4, dim, dim_head) when they are full.
+(4, dim, dim_head) when they are full, (4, layers, heads, dim) for a diagonal transformer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from rank_increase.notation import WEIGHTS
 from rank_increase.toy.heads import DiagonalHead, FullHead
+from rank_increase.toy.losses import teach
+from rank_increase.toy.transformer import DiagonalTransformer, products
+
+FIXED = ("bias", "W_A", "W_B")  # weights of a transformer that are not trained
 
 
 @dataclass(frozen=True)
 class Problem:
     """Data, teacher and direction of the initial weights: all that a run needs besides alpha.
 
-    X is of shape (samples, tokens, dim) and so are the labels Y, the outputs of the teacher; theta_0 and teacher are of
-    shape (4, dim), or (4, dim, dim_head) and (4, dim, dim).
+    X is of shape (samples, tokens, dim) and so are the labels Y, from the outputs of the teacher; theta_0 and teacher
+    are of shape (4, dim), (4, dim, dim_head) or (4, layers, heads, dim). `loss` is a key of losses.LOSSES. `fixed` has
+    the fixed weights of a transformer (FIXED), as transformer.DiagonalTransformer takes them; empty for a single head.
     """
 
     X: np.ndarray
     Y: np.ndarray
     theta_0: np.ndarray
     teacher: np.ndarray
+    loss: str = "squared"
+    fixed: dict = field(default_factory=dict)
 
     def save(self, file):
         """Write the problem to the open binary `file` in NumPy's npz format, with a name for each weight."""
         students = dict(zip(WEIGHTS, self.theta_0, strict=True))
         teachers = {f"teacher_{name}": weight for name, weight in zip(WEIGHTS, self.teacher, strict=True)}
-        np.savez(file, X=self.X, Y=self.Y, **students, **teachers)
+        np.savez(file, X=self.X, Y=self.Y, loss=self.loss, **students, **teachers, **self.fixed)
 
     @classmethod
     def load(cls, path):
@@ -40,11 +47,23 @@ class Problem:
                 Y=arrays["Y"],
                 theta_0=np.stack([arrays[name] for name in WEIGHTS]),
                 teacher=np.stack([arrays[f"teacher_{name}"] for name in WEIGHTS]),
+                loss=str(arrays["loss"]),
+                fixed={name: arrays[name] for name in FIXED if name in arrays},
             )
 
+    @property
+    def is_diagonal(self):
+        """Whether the student's weights are diagonal."""
+        return self.theta_0.ndim != 3
+
     def head(self):
-        """The loss of the student on these data, a `DiagonalHead` or a `FullHead`."""
-        return (DiagonalHead if self.theta_0.ndim == 2 else FullHead)(self.X, self.Y)
+        """The loss of the student on these data: a `DiagonalHead`, `FullHead` or `DiagonalTransformer`."""
+        if self.fixed:
+            return DiagonalTransformer(self.X, self.Y, loss=self.loss, **self.fixed)
+        if self.loss != "squared":
+            tokens = self.X.shape[1]
+            return DiagonalTransformer(self.X, self.Y, loss=self.loss, bias=np.zeros((1, 1, tokens, tokens)))
+        return (DiagonalHead if self.is_diagonal else FullHead)(self.X, self.Y)
 
 
 def attention(X, theta):
@@ -62,8 +81,24 @@ def attention(X, theta):
     return P @ X @ (W_V @ W_O.T)
 
 
-def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ, teacher_std_VO, dim_head=None):
-    """A `Problem` drawn from `seed`; X, teacher and theta_0 have separate random streams.
+def make_problem(
+    seed,
+    *,
+    samples,
+    tokens,
+    dim,
+    weights,
+    teacher,
+    teacher_std_KQ,
+    teacher_std_VO,
+    dim_head=None,
+    layers=0,
+    heads=1,
+    bias_std=0.0,
+    loss="squared",
+    labels="soft",
+):
+    """A `Problem` drawn from `seed`; X, teacher, theta_0 and fixed weights have separate random streams.
 
     The paper states samples, tokens, dim and that everything is Gaussian, but neither the scale of the teacher nor that
     of theta_0 (README, "The paper's unstated choices, and ours").
@@ -80,13 +115,33 @@ def make_problem(seed, *, samples, tokens, dim, weights, teacher, teacher_std_KQ
         a dense teacher, so that its attention logits and outputs are of the same size.
     dim_head : int, optional
         Columns of the student's full weights; `dim` if not given.
+    layers, heads : int
+        Layers of a diagonal transformer, and heads of a layer; without layers, the single head of eq. (1). Student and
+        teacher share the fixed feed-forward weights, whose entries have the standard deviation 1 / sqrt(dim).
+    bias_std : float
+        Standard deviation of the entries of the fixed attention biases, which student and teacher share.
+    loss : {"squared", "cross_entropy"}
+    labels : {"soft", "hard"}
+        For cross-entropy, as in losses.teach.
     """
-    data_rng, teacher_rng, student_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
+    data_rng, teacher_rng, student_rng, fixed_rng = (
+        np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)
+    )
     X = data_rng.standard_normal((samples, tokens, dim))
     scale = np.array([teacher_std_KQ, teacher_std_KQ, teacher_std_VO, teacher_std_VO])
+    diagonal = (4, layers, heads, dim) if layers else (4, dim)
     if teacher == "diagonal":
-        taught = scale[:, None] * teacher_rng.standard_normal((4, dim))
+        taught = (scale * teacher_rng.standard_normal(diagonal).T).T
     else:
         taught = scale[:, None, None] / np.sqrt(dim) * teacher_rng.standard_normal((4, dim, dim))
-    shape = (4, dim) if weights == "diagonal" else (4, dim, dim_head or dim)
-    return Problem(X, attention(X, taught), student_rng.standard_normal(shape), taught)
+    theta_0 = student_rng.standard_normal(diagonal if weights == "diagonal" else (4, dim, dim_head or dim))
+    if layers:
+        fixed = {
+            "bias": bias_std * fixed_rng.standard_normal((layers, heads, tokens, tokens)),
+            "W_A": fixed_rng.standard_normal((layers, dim, dim)) / np.sqrt(dim),
+            "W_B": fixed_rng.standard_normal((layers, dim, dim)) / np.sqrt(dim),
+        }
+        outputs = DiagonalTransformer(X, X, loss=loss, **fixed).outputs(products(taught))
+    else:
+        fixed, outputs = {}, attention(X, taught)
+    return Problem(X, teach(outputs, loss, labels), theta_0, taught, loss, fixed)

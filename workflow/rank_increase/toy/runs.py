@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Event(NamedTuple):
-    """A coordinate, numbered through both products, that becomes active (direction 1) or inactive (-1).
+    """A coordinate, numbered through all products, that becomes active (direction 1) or inactive (-1).
 
     `log_next` is the natural logarithm of the largest product (of a singular value, with full weights) that is not
     active at that time, this one aside, over the product at which they become active; `log_next_own` is the same
@@ -21,11 +21,11 @@ class Event(NamedTuple):
 
     @classmethod
     def at(cls, time, coordinate, direction, log_values, level):
-        """The event of a coordinate, when the logarithms of all products are `log_values`, shape (2, dim).
+        """The event of a coordinate, when the logarithms of all products are `log_values`, shape (..., dim).
 
         `level` is the logarithm of a product from which on it is active.
         """
-        above = log_values - level
+        above = (log_values - level).reshape(-1, log_values.shape[-1])
         own, index = divmod(int(coordinate), above.shape[1])
         above[own, index] = -np.inf
         waiting = np.where(above < 0, above, -np.inf).max(axis=1)
@@ -36,10 +36,10 @@ class Run(NamedTuple):
     """Records of a training run.
 
     time and loss are of shape (records,), values of shape (records, 2, dim): the diagonal entries, or singular values,
-    of W_K W_Q^T and W_V W_O^T; log_values are the natural logarithms of their sizes, also where values underflow.
-    events is a list of `Event`. conservation, (records, 2, 3), has for both products what `balance` says; None for a
-    flow in coordinates that conserve u^2 - v^2 by construction. log_unit is the natural logarithm of the unit of its
-    first two numbers.
+    of W_K W_Q^T and W_V W_O^T; of a transformer, (records, layers, heads, 2, dim). log_values are the natural
+    logarithms of their sizes, also where values underflow. events is a list of `Event`. conservation, (records, 2, 3),
+    has for both products what `balance` says; None for a flow in coordinates that conserve u^2 - v^2 by construction.
+    log_unit is the natural logarithm of the unit of its first two numbers.
     """
 
     time: np.ndarray

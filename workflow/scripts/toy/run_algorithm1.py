@@ -1,5 +1,6 @@
 """Rule `run_algorithm1`: the stages that Algorithm 1 of the paper predicts."""
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from rank_increase.jobs import logger, progress, start_job
@@ -12,19 +13,22 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(problem, table, *, max_time, label, provenance):
+def main(problem, table, *, max_time, decay=0.0, label, provenance):
     """Write a row per stage up to rescaled time `max_time` (schema "stages")."""
     problem, found = Problem.load(problem), []
-    head, dim = problem.head(), problem.theta_0.shape[-1]
-    stages = algorithm1.stages(head, 2 * dim, max_time=max_time)
-    if problem.theta_0.ndim == 3:
-        stages = greedy.stages(head, dim, max_time=max_time)
+    head = problem.head()
+    if not problem.is_diagonal:
+        shape = 2, problem.theta_0.shape[-1]
+        stages = greedy.stages(head, shape[1], max_time=max_time)
+    else:
+        shape = head.shape
+        stages = algorithm1.stages(head, prod(shape), max_time=max_time, decay=decay)
     with progress(label, max_time) as advance:
         for stage in stages:
             found.append(stage)
             advance(stage.time)
     logger.info("%d stages until rescaled time %g", len(found), max_time)
-    write_table(table, stage_frame(found, dim), "stages", provenance)
+    write_table(table, stage_frame(found, shape), "stages", provenance)
 
 
 if __name__ == "__main__":
@@ -33,6 +37,7 @@ if __name__ == "__main__":
         snakemake.input.problem,
         snakemake.output.stages,
         max_time=snakemake.params.max_time,
+        decay=snakemake.params.decay,
         label=f"Algorithm 1, {snakemake.wildcards.variant}, seed {snakemake.wildcards.seed}",
         provenance=provenance,
     )

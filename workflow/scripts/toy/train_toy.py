@@ -36,8 +36,9 @@ def main(problem, stages, outputs, *, alpha, seed, method, params, label, proven
         if method != "flow":
             minibatches = {"batch_size": params["batch_size"], "seed": seed} if method == "sgd" else {}
             run = descent_run(problem, log_scale, times, step=params["step"], **minibatches, **options)
-        elif problem.theta_0.ndim == 2:
-            run = diagonal_run(problem, log_scale, times, params["flow_rtol"], params["flow_atol"], **options)
+        elif problem.is_diagonal:
+            tolerances = params["flow_rtol"], params["flow_atol"]
+            run = diagonal_run(problem, log_scale, times, *tolerances, decay=params["decay"], **options)
         else:
             run = full_run(problem, log_scale, times, params["full_flow_tolerance"], **options)
     frames = {
