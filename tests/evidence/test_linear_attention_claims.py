@@ -68,7 +68,7 @@ def changed(kind, column, change, **wanted):
     return rows
 
 
-def tested(rows, name):
+def evaluated(rows, name):
     [entry] = [entry for entry in declared_claims() if entry.name == f"linear_attention.{name}"]
     [claim] = evaluate([entry], {"linear_attention": rows.sample(frac=1, random_state=0)}, {}, {})
     return claim
@@ -76,7 +76,7 @@ def tested(rows, name):
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_what_theory_says_is_supported(name):
-    claim = tested(table(), name)
+    claim = evaluated(table(), name)
     assert claim.verdict == "supported"
     assert claim.n.startswith("2 problems, α = 1e-")
 
@@ -106,7 +106,7 @@ REFUTED = {
         ("separate-4", "measured_time", lambda time: time * np.nan, {**LAST, "stage": 4}),
     ],
     "low_rank": [
-        ("separate-2", "measured_time", lambda time: 2.4e6 + 0 * time, {**LAST, "stage": 2}),
+        ("separate-2", "measured_time", lambda time: 2.6e6 + 0 * time, {**LAST, "stage": 2}),
         ("separate-2", "measured_time", lambda time: time * np.nan, {**LAST, "stage": 2}),
     ],
     "merged_at_once": [
@@ -125,26 +125,26 @@ REFUTED = {
     [(name, *case) for name, cases in REFUTED.items() for case in cases],
 )
 def test_one_problem_that_differs_refutes_a_claim(name, kind, column, change, wanted):
-    assert tested(changed(kind, column, change, **wanted), name).verdict == "not supported"
+    assert evaluated(changed(kind, column, change, **wanted), name).verdict == "not supported"
 
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_table_without_the_parametrisation_does_not_test_a_claim(name):
     rows = table()
     kind = REFUTED[name][0][0]
-    claim = tested(rows[~where(rows, kind)], name)
+    claim = evaluated(rows[~where(rows, kind)], name)
     assert claim.verdict == "not tested" and "linear attention of this parametrisation" in claim.details
 
 
 @pytest.mark.parametrize("name", ["times_within_a_head", "merged_at_once", "merged_time"])
 def test_growth_needs_two_init_scales(name):
     rows = table()
-    assert tested(rows[rows["alpha"] == "1e-6"], name).verdict == "not tested"
+    assert evaluated(rows[rows["alpha"] == "1e-6"], name).verdict == "not tested"
 
 
 @pytest.mark.parametrize("name", ["levels", "one_rank", "jump_times", "low_rank"])
 def test_larger_init_scales_are_details_alone(name):
     kind, column, change, wanted = REFUTED[name][0]
-    claim = tested(changed(kind, column, change, **{**wanted, "alpha": "1e-2"}), name)
+    claim = evaluated(changed(kind, column, change, **{**wanted, "alpha": "1e-2"}), name)
     assert claim.verdict == "supported"
     assert [part.split(" ")[1] for part in claim.details.split(", ")] == ["(1e-2)", "(1e-4)", "(1e-6)"]

@@ -252,7 +252,7 @@ class LinearAttention(Section):
     context: Count = 32
     """Number N of pairs in a context (that paper: 32)."""
     ranks: list[Count] = [1, 2, 4]
-    """Key-query ranks of heads with separate keys and queries; `dim` is one head of full rank. Merged ones always run."""
+    """Key-query ranks of heads with separate key and query; `dim` is a head of full rank. A merged one always runs."""
     alphas: Alphas = ["1e-2", "1e-4", "1e-6"]
     """Init scales, from 1e-10 to below 1."""
     seeds: Seeds = list(range(20))

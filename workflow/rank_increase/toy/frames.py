@@ -116,7 +116,7 @@ def linear_attention_frame(task, flow):
 
 
 def linear_attention_losses(flow, points):
-    """Rows of schema "linear_attention_losses" in the same way: at most `points` records, dense where the loss falls."""
+    """Rows of schema "linear_attention_losses" in the same way: at most `points` records, more where the loss falls."""
     passed = flow.time / flow.time[-1] + (flow.loss[0] - flow.loss) / np.ptp(flow.loss)
     kept = np.unique(np.searchsorted(np.maximum.accumulate(passed), np.linspace(0, passed[-1], points)))
     return pd.DataFrame({"time": flow.time[kept], "loss": flow.loss[kept]})

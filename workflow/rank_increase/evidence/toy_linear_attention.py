@@ -1,7 +1,7 @@
 """Claims about linear attention, whose answer is known (Zhang, Singh, Latham and Saxe 2025, arXiv 2501.16265).
 
 They test the method as much as that paper: what finds stages of the toy model must find these. A problem is a seed: its
-eigenvalues and theta_0. Every problem counts, and the worst one decides; a stage that does not occur counts as infinite.
+eigenvalues and theta_0. Every problem counts, and the worst one decides; a missing stage is an infinite error.
 
 Thresholds are orders of magnitude, or conventions. They follow from the wording of a claim, not from results.
 """
@@ -157,8 +157,8 @@ def merged_at_once(linear_attention):
     "linear_attention.merged_time",
     source="arXiv 2501.16265: time of the fall for merged key and query",
     statement="Linear attention with merged key and query: the fall comes at ln(1/α) / ‖Λ²‖ + O(1).",
-    measure="growth of the time of the first direction from the second smallest to the smallest α of the study, over the"
-    " predicted growth; the largest distance from 1, over problems",
+    measure="growth of the time of the first direction from the second smallest to the smallest α of the study, over"
+    " the predicted growth; the largest distance from 1, over problems",
     relation="<",
     threshold=0.01,
     reason="A hundredth: the theory is for α → 0, and the O(1) cancels in a growth.",
@@ -212,7 +212,7 @@ def _at_smallest_alpha(values, worst):
 
 
 def _from_two_alphas(rows, measure):
-    """A claim's result: the largest `measure` of rows at the two smallest alphas of a problem; median in the details."""
+    """A claim's result: the largest `measure` of the rows of a problem at the two smallest alphas."""
     runs, alphas = _by_run(rows, lambda run: run), sort_alphas(rows["alpha"])[-2:]
     if len(alphas) < 2:
         raise NotTested("linear attention of this parametrisation from two init scales")
