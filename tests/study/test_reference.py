@@ -61,6 +61,7 @@ def test_every_key_that_has_a_default_is_among_the_defaults():
 
 def test_a_study_that_repeats_the_defaults_is_the_study_without_them():
     required = {"study": "x", "toy": {"runs": [{"alphas": ["0.01"], "seeds": [99]}]}, "assumptions": {"seeds": [99]}}
+    required["linear_attention"] = {}
     repeated = defaults() | {"study": "x"}
     for section in ("toy", "assumptions"):
         repeated[section] = defaults()[section] | required[section]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
 
 from rank_increase.notation import log_alpha
 from rank_increase.toy.descent import descent_run

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from scripts.evidence import check_claims
-from wired import NETWORK_TABLES, TOY_TABLES
+from wired import LINEAR_ATTENTION_TABLES, NETWORK_TABLES, TOY_TABLES
 
 # As the claims are declared, and tests/data/wired.yaml says.
 SLOW, EXPONENT, DELAY, ZERO, RETURN, FLOW_DRIFT = 0.1, 0.5, 0.1, 1e-6, 0.1, 0.01
@@ -40,6 +40,13 @@ CRITERIA = {
     "toy.diagonal.one_at_a_time": (">", ONE_AT_A_TIME),
     "toy.full.one_at_a_time": (">", ONE_AT_A_TIME),
     "toy.full_dense.one_at_a_time": (">", ONE_AT_A_TIME),
+    "linear_attention.levels": ("<", 0.01),
+    "linear_attention.one_rank": (">=", 1),
+    "linear_attention.jump_times": ("<", 0.01),
+    "linear_attention.times_within_a_head": ("<", 0.1),
+    "linear_attention.low_rank": (">", 10),
+    "linear_attention.merged_at_once": ("<", 0.1),
+    "linear_attention.merged_time": ("<", 0.01),
 }
 OF_HEADS = {
     "vit.delta_low_rank": ("<", RANK_RATIO),
@@ -238,6 +245,44 @@ def drift(conservation, methods, scale):
     return max(rows["change"] / rows[scale])
 
 
+def of_linear_attention(rows):
+    """Claims about linear attention, problem by problem, at the two init scales of the study."""
+    worst = {name: [] for name in CRITERIA if name.startswith("linear_attention.")}
+
+    def column(name, kind, seed, alpha):
+        key_query, rank = kind
+        run = heads(rows, key_query=key_query, rank=rank, seed=seed, alpha=alpha).sort_values("stage")
+        values = run[name].to_numpy(float)
+        return values[1:] if name.endswith("time") else values
+
+    def times(kind, seed):
+        """Growth of measured and predicted times from the larger to the smaller scale."""
+        return [
+            column(name, kind, seed, "1e-3") - column(name, kind, seed, "1e-2")
+            for name in ("measured_time", "predicted_time")
+        ]
+
+    for seed in rows["seed"].unique():
+        one, full, merged = ("separate", 1), ("separate", 3), ("merged", 3)
+        level, loss = (column(name, one, seed, "1e-3") for name in ("level", "loss"))
+        fall = [level[0] - level[1], *(min(level[k - 1] - level[k], level[k] - level[k + 1]) for k in (1, 2))]
+        worst["linear_attention.levels"] += list(abs(loss - level) / [*fall, level[2] - level[3]])
+        right = [column(name, one, seed, "1e-3") == range(4) for name in ("directions", "heads")]
+        worst["linear_attention.one_rank"].append(-np.mean(right[0] & right[1]))
+        measured, predicted = (column(name, one, seed, "1e-3") for name in ("measured_time", "predicted_time"))
+        worst["linear_attention.jump_times"] += list(abs(measured - predicted) / predicted)
+        measured, predicted = times(full, seed)
+        gaps = [(b - a, d - c) for (a, b), (c, d) in zip(pairwise(measured), pairwise(predicted), strict=True)]
+        worst["linear_attention.times_within_a_head"] += [abs(a - b) / abs(b) for a, b in gaps]
+        at = column("measured_time", ("separate", 2), seed, "1e-3")
+        worst["linear_attention.low_rank"].append(-(at[2] - at[1]) / (at[1] - at[0]))
+        measured, predicted = times(merged, seed)
+        worst["linear_attention.merged_at_once"].append(abs(measured[-1] - measured[0]) / abs(measured[0]))
+        worst["linear_attention.merged_time"].append(abs(measured[0] - predicted[0]) / predicted[0])
+    least = ("linear_attention.one_rank", "linear_attention.low_rank")
+    return {name: -max(values) if name in least else max(values) for name, values in worst.items()}
+
+
 def expected_values(tables):
     trajectory, theorem, stages = tables["trajectory"], tables["theorem"], tables["stages"]
     flows, losses = (rows[rows["variant"] == "diagonal"] for rows in (trajectory, tables["losses"]))
@@ -263,6 +308,7 @@ def expected_values(tables):
             values[f"assumption_{number}.{name}"] = ratio
     for variant in ("diagonal", "full", "full_dense"):
         values[f"toy.{variant}.one_at_a_time"] = smallest_share_alone(trajectory, variant)
+    values |= of_linear_attention(tables["linear_attention"])
     for network, product in PLACES:
         values |= of_network(tables["measures"], network, product)
     return values
@@ -284,7 +330,8 @@ def check_table(claims, tables):
 
 
 def tables_of(wired):
-    return {name: wired.table(f"tables/{name}") for name in (*TOY_TABLES, *NETWORK_TABLES)}
+    names = (*TOY_TABLES, *LINEAR_ATTENTION_TABLES, *NETWORK_TABLES)
+    return {name: wired.table(f"tables/{name}") for name in names}
 
 
 def test_claims_of_the_study_are_what_its_tables_say(wired):
@@ -352,6 +399,11 @@ def disturbed(tables, rng):
     for column in ("change", "initial", "size"):
         moved["conservation"][column] *= noise(moved["conservation"])
     moved["perturbations"]["value"] *= noise(moved["perturbations"], 0.1)
+    rows = moved["linear_attention"]
+    for column in ("loss", "predicted_time", "measured_time"):
+        rows[column] *= noise(rows)
+    for column in ("directions", "heads"):
+        rows[column] += rng.integers(0, 2, len(rows))
     rows = moved["measures"]
     rows = pd.concat([rows, rows[rows["seed"] == 2].assign(seed=5)], ignore_index=True)
     moved["measures"] = rows.assign(stable_rank=rows["stable_rank"] * noise(rows))

@@ -25,6 +25,7 @@ NAMES = {"KQ": KQ, "VO": VO}
 DELTAS = {"KQ": r"$\Delta W_K W_Q^\top$", "VO": r"$\Delta W_V W_O^\top$"}
 RANDOM = {"random_product": "random change of equal norm", "noisy_factors": "random change of the factors"}
 FIGURES = ["fig02", "fig06", "fig07", "fig08", "fig09", "fig10", "fig_dense", "fig_limit", "fig_stage_times"]
+FIGURES += ["fig_linear_attention"]
 FIGURES += ["fig01", "fig03", "fig04", "fig05", "fig11", "fig12", "fig13", "fig14", "fig15", "fig16"]
 GRAY = "#d6d6d6"  # of entries that never become active
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import yaml
 
-from wired import NETWORK_TABLES, ROOT, TOY_TABLES, plain_table
+from wired import LINEAR_ATTENTION_TABLES, NETWORK_TABLES, ROOT, TOY_TABLES, plain_table
 
 NETWORKS = {"wide": (3, 2), "narrow": (2, 3)}  # layers and heads
 SHOWN = ("initial", "delta", "random_product", "noisy_factors")
-TABLES = [*TOY_TABLES, *(f"{name}/{network}" for name in NETWORK_TABLES for network in NETWORKS)]
+TABLES = [*TOY_TABLES, *LINEAR_ATTENTION_TABLES]
+TABLES += [*(f"{name}/{network}" for name in NETWORK_TABLES for network in NETWORKS)]
 ROUNDED = {"trajectory": ["value"], "perturbations": ["value", "reference"], "spectra": ["singular_values"]}
 
 
@@ -198,6 +199,7 @@ def test_plan_counts_jobs_operations_and_hours(wired, said):
         "train_toy": "toy/*/alpha_*/seed_*/trajectory.parquet",
         "compare_theorem": "toy/diagonal/seed_*/theorem.parquet",
         "perturb_toy": "assumptions/*/seed_*/perturbations.parquet",
+        "run_linear_attention": "linear_attention/seed_*/linear_attention.parquet",
         "prepare_dataset": "datasets/*/manifest.json",
         "train_network": "networks/*/*/*/metrics.parquet",
         "compute_spectra": "networks/*/*/*/spectra.parquet",

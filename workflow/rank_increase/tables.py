@@ -109,6 +109,29 @@ SCHEMAS = {
             ("reference", pa.float64()),  # without the perturbation
         ]
     ),
+    "linear_attention": pa.schema(
+        [
+            ("key_query", pa.dictionary(pa.int32(), pa.string())),  # merged (one head) or separate
+            ("rank", pa.int32()),  # of a head's key-query matrix, at most
+            ("alpha", pa.string()),
+            ("stage", pa.int32()),  # k, from 0, the plateau at the start
+            ("level", pa.float64()),  # loss on the plateau with k directions learned, in closed form
+            ("loss", pa.float64()),  # halfway between the measured times of k and k + 1; null without them
+            ("predicted_time", pa.float64()),  # of the k-th direction, up to O(1) as alpha -> 0; null for k = 0
+            ("measured_time", pa.float64()),  # null if it is never learned
+            ("directions", pa.int32()),  # learned halfway between the predicted times of k and k + 1
+            ("heads", pa.int32()),  # active at the same time
+        ]
+    ),
+    "linear_attention_losses": pa.schema(
+        [
+            ("key_query", pa.dictionary(pa.int32(), pa.string())),
+            ("rank", pa.int32()),
+            ("alpha", pa.string()),
+            ("time", pa.float64()),
+            ("loss", pa.float64()),
+        ]
+    ),
     "metrics": pa.schema(
         [
             ("epoch", pa.int32()),  # from 1

@@ -12,6 +12,7 @@ from rank_increase.data.fingerprints import source_exists, source_fingerprint
 from rank_increase.registry import find, registered
 from rank_increase.study.configuration import (
     all_variant_settings,
+    LINEAR_ATTENTION_TABLES,
     NETWORK_TABLES,
     TOY_TABLES,
     ConfigError,
@@ -87,6 +88,8 @@ def toy_parts(table):
     if table == "perturbations":
         places = [(name, seed) for name in ("plateaus", "activations") for seed in STUDY.assumptions.seeds]
         return [f"{RESULTS}/assumptions/{name}/seed_{seed}/perturbations.parquet" for name, seed in places]
+    if table in LINEAR_ATTENTION_TABLES:
+        return [f"{RESULTS}/linear_attention/seed_{seed}/{table}.parquet" for seed in STUDY.linear_attention.seeds]
     if table in ("stages", "theorem"):
         return [f"{RESULTS}/toy/{variant}/seed_{seed}/{table}.parquet" for variant, seed in limit_problems(STUDY)]
     pattern = f"{RESULTS}/toy/{{variant}}/alpha_{{alpha}}/seed_{{seed}}/{table}.parquet"
@@ -96,6 +99,11 @@ def toy_parts(table):
 def toy_settings(*keys):
     """These keys of `toy`, for use as params."""
     return STUDY.toy.model_dump(include=set(keys)) if STUDY.toy else {}
+
+
+def linear_attention_settings(*keys):
+    """These keys of `linear_attention`, for use as params."""
+    return STUDY.linear_attention.model_dump(include=set(keys)) if STUDY.linear_attention else {}
 
 
 def of_variant(*keys):

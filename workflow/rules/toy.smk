@@ -1,7 +1,8 @@
 """
 Toy attention heads (paper, section 5 and Appendix A), Algorithm 1, Theorem 4.5, and tests of its assumptions.
 
-Inputs: the configuration under `toy` and `assumptions`. Outputs: results/{study}/toy/, assumptions/, and their tables.
+Inputs: the configuration under `toy`, `assumptions` and `linear_attention`. Outputs: the folders of these names (toy/,
+assumptions/, linear_attention/) in results/{study}/, and their tables.
 """
 
 
@@ -15,6 +16,12 @@ rule assumptions:
     """The perturbation runs of both assumptions."""
     input:
         table_files("perturbations"),
+
+
+rule linear_attention:
+    """Linear attention, compared with its known levels and jump times."""
+    input:
+        [path for table in LINEAR_ATTENTION_TABLES for path in table_files(table)],
 
 
 rule make_problem:
@@ -150,6 +157,29 @@ rule perturb_toy:
         "../scripts/toy/perturb_toy.py"
 
 
+rule run_linear_attention:
+    """Linear attention from every init scale, by every parametrisation, on the problem of a seed."""
+    output:
+        linear_attention="<results>/linear_attention/seed_{seed}/linear_attention.parquet",
+        linear_attention_losses="<results>/linear_attention/seed_{seed}/linear_attention_losses.parquet",
+    log:
+        "<logs>/run_linear_attention/seed_{seed}.log",
+    benchmark:
+        "<benchmarks>/run_linear_attention/seed_{seed}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        **linear_attention_settings("dim", "eigenvalues", "context", "ranks", "alphas", "points"),
+        code=library_digest("toy/run_linear_attention", without=["jobs"]),
+    message:
+        "Linear attention, seed {wildcards.seed}"
+    script:
+        "../scripts/toy/run_linear_attention.py"
+
+
 rule collect_toy_table:
     """All toy runs in one table, with columns such as `variant`, `alpha`, `seed` that identify them."""
     input:
@@ -161,7 +191,7 @@ rule collect_toy_table:
     benchmark:
         "<benchmarks>/collect_table/{table}.tsv"
     wildcard_constraints:
-        table="|".join(TOY_TABLES),
+        table="|".join([*TOY_TABLES, *LINEAR_ATTENTION_TABLES]),
     localrule: True
     conda:
         "../../envs/environment.yaml"

@@ -36,8 +36,10 @@ from rank_increase.registry import RegistryError, registered
 from rank_increase.training.recipe import Recipe
 
 MIN_LOG_ALPHA = log_alpha("1e-150")  # below this, alpha^2 is zero in float64
+MIN_LOG_LINEAR = log_alpha("1e-10")  # below this, float64 cannot tell times of order 1 apart at 1 / alpha
 LOG_SCALES = log_alpha("1e-15"), log_alpha("1e15")  # of a network: float32 must hold squares of its weights, and more
 TOY_TABLES = ("trajectory", "losses", "events", "conservation", "stages", "theorem", "perturbations")
+LINEAR_ATTENTION_TABLES = ("linear_attention", "linear_attention_losses")
 NETWORK_TABLES = ("metrics", "spectra", "measures")
 RESERVED = ("published", "benchmarks")  # folders of results/ that belong to no study
 MAX_TOY_BYTES = 10**12  # the most that a toy run may take: the memory of a large node
@@ -274,6 +276,26 @@ class Assumptions(Section):
     """Assumption 4.4."""
 
 
+class LinearAttention(Section):
+    """Linear attention on in-context linear regression, whose loss levels are known (arXiv 2501.16265)."""
+
+    dim: Count = 4
+    """Dimension D of a token."""
+    eigenvalues: list[Positive] | None = None
+    """Eigenvalues of the covariance of the tokens, `dim` different ones; null: drawn for each seed, with sum 1."""
+    context: Count = 32
+    """Number N of pairs in a context (that paper: 32)."""
+    ranks: list[Count] = [1, 2, 4]
+    """Key-query ranks of heads with separate key and query; `dim` is a head of full rank. A merged one always runs."""
+    alphas: Alphas = ["1e-2", "1e-4", "1e-6"]
+    """Init scales, from 1e-10 to below 1."""
+    seeds: Seeds = list(range(20))
+    """Seeds of the problems: each draws eigenvalues and initial weights. Claims count problems: 17 or more that all
+    agree are at least four in five with 95 % confidence."""
+    points: Points = 201
+    """Times at which a loss curve is recorded."""
+
+
 class Hardware(Section):
     """Resources of a run. Results do not depend on them, except for rounding."""
 
@@ -369,6 +391,8 @@ class Study(Section):
     """The toy model."""
     assumptions: Assumptions | None = None
     """Perturbation runs of the toy model."""
+    linear_attention: LinearAttention | None = None
+    """Linear attention as a known answer."""
     datasets: dict[Name, dict] = {}
     """Datasets by name, each with its `source` and that source's options."""
     networks: dict[Name, Network] = {}
@@ -608,6 +632,8 @@ def _inconsistencies(study):
         yield from _toy_mistakes(study)
     if study.assumptions:
         yield from _assumption_mistakes(study)
+    if study.linear_attention:
+        yield from _linear_attention_mistakes(study.linear_attention)
     for name, network in study.networks.items():
         yield from _network_mistakes(study, name, network)
     yield from _figure_mistakes(study)
@@ -717,6 +743,20 @@ def _assumption_mistakes(study):
         yield f"`assumptions.seeds` must contain the seed that figures show, {headline_seed(study)}."
 
 
+def _linear_attention_mistakes(section):
+    for rank in section.ranks:
+        if rank > section.dim:
+            yield f"`linear_attention.ranks` has {rank}, but heads have no rank above `dim`, {section.dim}."
+    if section.eigenvalues is not None and len(set(section.eigenvalues)) != section.dim:
+        yield f"`linear_attention.eigenvalues` must be {section.dim} different numbers, as `dim` is."
+    for alpha in section.alphas:
+        if not MIN_LOG_LINEAR <= log_alpha(alpha) < 0:
+            yield (
+                f"`linear_attention.alphas` has {alpha!r}, but must be from 1e-10 to below 1: double precision does not"
+                " resolve a jump at times of order 1/alpha below."
+            )
+
+
 def _network_mistakes(study, name, network):
     where = f"networks.{name}"
     if network.dataset not in study.datasets:
@@ -822,6 +862,7 @@ def made_tables(study):
         **dict.fromkeys(("trajectory", "losses", "events", "conservation"), study.toy is not None),
         **dict.fromkeys(("stages", "theorem"), bool(limit_problems(study))),
         "perturbations": study.assumptions is not None,
+        **dict.fromkeys(LINEAR_ATTENTION_TABLES, study.linear_attention is not None),
         **dict.fromkeys(NETWORK_TABLES, bool(study.networks)),
     }
     return [name for name, is_made in made.items() if is_made]

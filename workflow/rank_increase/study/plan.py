@@ -75,6 +75,7 @@ def job_counts(study):
         "train_toy": len(toy),
         "compare_theorem": limits,
         "perturb_toy": 2 * len(perturbed),
+        "run_linear_attention": len(study.linear_attention.seeds) if study.linear_attention else 0,
         "prepare_dataset": len({study.networks[run["network"]].dataset for run in runs}),
         "train_network": len(runs),
         "compute_spectra": len(runs),
@@ -86,6 +87,7 @@ def slurm_job_counts(counts):
     """The SLURM jobs into which the profile `slurm` groups the jobs in `counts` (from `job_counts`): a dict."""
     groups = {
         "toy (a problem each)": counts.get("make_problem", 0),
+        "linear attention (a problem each)": counts.get("run_linear_attention", 0),
         "prepare_dataset": counts.get("prepare_dataset", 0),
         "train_network": counts.get("train_network", 0),
         "spectra (a run each)": counts.get("compute_spectra", 0),

@@ -101,6 +101,30 @@ def perturbation_frame(moments, log_alpha, dim):
     return pd.concat(frames, ignore_index=True)
 
 
+def linear_attention_frame(task, flow):
+    """Rows of schema "linear_attention" of a linear_attention.Flow, but for the columns that say which flow it is."""
+    measured, loss = flow.found()
+    directions, heads = flow.active()
+    return pd.DataFrame(
+        {
+            "stage": range(len(task.levels)),
+            "level": task.levels,
+            "loss": loss,
+            "predicted_time": np.append(np.nan, flow.predicted),
+            "measured_time": np.append(np.nan, measured),
+            "directions": directions,
+            "heads": heads,
+        }
+    )
+
+
+def linear_attention_losses(flow, points):
+    """Rows of schema "linear_attention_losses" in the same way: at most `points` records, more where the loss falls."""
+    passed = flow.time / flow.time[-1] + (flow.loss[0] - flow.loss) / np.ptp(flow.loss)
+    kept = np.unique(np.searchsorted(np.maximum.accumulate(passed), np.linspace(0, passed[-1], points)))
+    return pd.DataFrame({"time": flow.time[kept], "loss": flow.loss[kept]})
+
+
 def coordinate_labels(coordinates, shape):
     """Columns `layer`, `head`, `product`, `index` of numbered coordinates.
 

@@ -9,8 +9,12 @@ from rank_increase.tables import SCHEMAS
 
 def mid_stage_times(stages, max_time):
     """Rescaled times halfway through the plateau at theta_k, k = 1, 2, ...; the last plateau ends at `max_time`."""
-    start = stages["predicted_time"].to_numpy()
-    return (start + np.append(start[1:], max_time)) / 2
+    return middles(stages["predicted_time"].to_numpy(), max_time)
+
+
+def middles(starts, end):
+    """Halfway from each of `starts`, ascending, to the next one, and from the last one to `end`; shape of `starts`."""
+    return (starts + np.append(starts[1:], end)) / 2
 
 
 def mid_stage_products(stages, trajectory, max_time):
