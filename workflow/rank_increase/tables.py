@@ -78,10 +78,11 @@ SCHEMAS = {
     ),
     "conservation": pa.schema(
         [
-            ("method", pa.string()),  # flow, gd or sgd
+            ("method", pa.string()),  # flow, gd, sgd, adam, sign or muon
             ("rescaled_time", pa.float64()),
             _PRODUCT,
-            # Frobenius norms of W_K^T W_K - W_Q^T W_Q or of W_V^T W_V - W_O^T W_O; of diagonal weights, of u^2 - v^2
+            # Frobenius norms of W_K^T W_K - W_Q^T W_Q or of W_V^T W_V - W_O^T W_O; of diagonal weights, of u^2 - v^2,
+            # by gd and sgd in units of alpha^2
             ("change", pa.float64()),  # since the start
             ("initial", pa.float64()),
             ("size", pa.float64()),  # sum of the squared Frobenius norms of the two weights

@@ -19,6 +19,7 @@ from rank_increase.options import (
     Alpha,
     Alphas,
     Count,
+    Decay,
     Dpi,
     Name,
     Path,
@@ -116,8 +117,9 @@ class Variant(Section):
     """Form of the student's weights: diagonal or full."""
     teacher: Literal["diagonal", "dense"] = "diagonal"
     """Form of the teacher's weights: diagonal (spread-out singular values) or dense (crowded ones)."""
-    method: Literal["flow", "gd", "sgd"] = "flow"
-    """How it is trained: flow (gradient flow), gd (full-batch gradient descent) or sgd."""
+    method: Literal["flow", "gd", "sgd", "adam", "sign", "muon"] = "flow"
+    """How it is trained: flow (gradient flow), gd (gradient descent), sgd, adam, sign (sign descent) or muon; all but
+    sgd on all samples."""
     samples: Count | None = None
     """Number of random sequences; null: as under `toy`, here and below."""
     tokens: Count | None = None
@@ -131,9 +133,18 @@ class Variant(Section):
     max_time: Positive | None = None
     """Training time, in units of ln(1/alpha)."""
     step: Positive | None = None
-    """Learning rate of GD and SGD."""
+    """Learning rate; adam, sign and muon need one of their own: the size of their steps does not depend on the
+    gradient's."""
     batch_size: Count | None = None
     """Minibatch size of SGD, in samples."""
+    beta1: Decay = 0.9
+    """Decay of Adam's running mean of the gradient."""
+    beta2: Decay = 0.999
+    """Decay of Adam's running mean of its square."""
+    eps: Positive = 1.0e-8
+    """Added to the root of that mean; for Muon, the least norm by which a gradient is divided."""
+    momentum: Decay = 0.95
+    """Decay of Muon's running mean of the gradient."""
 
     @property
     def has_limit(self):
@@ -605,14 +616,14 @@ def _toy_mistakes(study):
             yield f"`{where}.variant` is {line.variant!r}; {_hint(line.variant, list(toy.variants))}"
             continue
         variant = toy.variants[line.variant]
-        in_weights = variant.method != "flow" or variant.weights == "full"
+        in_weights = variant.method not in ("flow", "gd", "sgd") or variant.weights == "full"
         for alpha in line.alphas:
             if log_alpha(alpha) >= 0:
                 yield f"`{where}.alphas` has {alpha!r}, but must be below 1: times are in units of ln(1/alpha)."
             if in_weights and log_alpha(alpha) < MIN_LOG_ALPHA:
                 yield (
                     f"`{where}` has alpha {alpha!r}, too small for variant {line.variant!r}: products of its weights"
-                    " would be zero; only the flow of diagonal weights goes below 1e-150."
+                    " would be zero; only flow, gd and sgd of diagonal weights go below 1e-150."
                 )
     seeds = {run["seed"] for run in toy_runs(study)}
     if headline_seed(study) not in seeds:
@@ -623,6 +634,8 @@ def _toy_mistakes(study):
     if toy.batch_size > toy.samples:
         yield "`toy.batch_size` must not be larger than `toy.samples`."
     for name, variant in toy.variants.items():
+        if variant.method in ("adam", "sign", "muon") and not variant.step:
+            yield f"`toy.variants.{name}` needs a `step`, such as 1.0e-3: `toy.step` is that of gd and sgd."
         settings = variant_settings(study, name)
         if (variant.batch_size or variant.samples) and settings["batch_size"] > settings["samples"]:
             yield f"`toy.variants.{name}` has a `batch_size` of {settings['batch_size']}, larger than its `samples`."
