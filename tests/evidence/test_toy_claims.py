@@ -99,7 +99,7 @@ def windows(assumption, noise_on, *ends, crowded=1.0):
 
 def drift(method, change, variant="s", seed=0):
     line = {"variant": variant, "alpha": "0.01", "seed": seed, "method": method, "product": "KQ"}
-    return rows("conservation", {**line, "rescaled_time": 1.0, "change": change, "initial": 1.0, "size": 10.0})
+    return rows("conservation", {**line, "rescaled_time": 1.0, "change": change, "initial": 1.0})
 
 
 # For each claim: tables that support it, tables that refute it.

@@ -125,6 +125,7 @@ NAME = 'must be a name of at most 64 letters, digits, "_" and "-".'
 POSITIVE = "must be a positive number, such as 0.1 or 1.0e-3 (YAML reads 1e-3 as text)."
 MODEL = ("networks", "digits", "model")
 RECIPE = ("networks", "digits", "recipe")
+VARIANTS = {name: variant.model_dump() for name, variant in configuration.VARIANTS.items()}
 MISTAKES = {
     "misspelt key": (put("toy", "sampels", 5), "config: unknown key `toy.sampels`; did you mean `samples`?"),
     "misspelt section": (put("tpy", {}), "config: unknown key `tpy`; did you mean `toy`?"),
@@ -277,8 +278,8 @@ MISTAKES = {
         "config: `toy.runs[0].variant` is 'diagnoal'; did you mean `diagonal`?",
     ),
     "method unknown": (
-        put("toy", "variants", {"diagonal": {"weights": "diagonal", "method": "adam"}}),
-        "config: `toy.variants.diagonal.method` is 'adam', but must be one of flow, gd, sgd.",
+        put("toy", "variants", {"diagonal": {"weights": "diagonal", "method": "lion"}}),
+        "config: `toy.variants.diagonal.method` is 'lion', but must be one of flow, gd, sgd, adam, sign, muon.",
     ),
     "no runs": (drop("toy", "runs"), "config: the key `toy.runs` is missing."),
     "runs empty": (
@@ -291,9 +292,19 @@ MISTAKES = {
     ),
     "one point": (put("toy", "points", 1), "config: `toy.points` is 1, but must be a whole number from 2."),
     "alpha too small for weights": (
-        put("toy", "runs", 4, "alphas", ["1e-200"]),
-        "config: `toy.runs[4]` has alpha '1e-200', too small for variant 'diagonal_gd': products of its weights would"
-        " be zero; only gradient flow goes below 1e-150.",
+        lambda config: [
+            edit(config)
+            for edit in (
+                put("toy", "variants", VARIANTS | {"full_gd": {"weights": "full", "method": "gd"}}),
+                put("toy", "runs", 2, {"variant": "full_gd", "alphas": ["1e-200"], "seeds": [99]}),
+            )
+        ],
+        "config: `toy.runs[2]` has alpha '1e-200', too small for variant 'full_gd': products of its weights would"
+        " be zero; only flow, and gd and sgd of diagonal weights, go below 1e-150.",
+    ),
+    "sign descent without a step of its own": (
+        put("toy", "variants", VARIANTS | {"signs": {"weights": "diagonal", "method": "sign"}}),
+        "config: `toy.variants.signs` needs a `step`, such as 1.0e-3: `toy.step` is that of gd and sgd.",
     ),
     "assumptions without a toy model": (
         lambda config: [edit(config) for edit in (drop("toy"), put("figures", {}))],

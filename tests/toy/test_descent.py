@@ -1,9 +1,12 @@
 from math import log
+from types import SimpleNamespace
 
+import mpmath
 import numpy as np
 import pytest
 
-from rank_increase.toy.descent import descent_run
+from rank_increase.toy.descent import LogWeights, descent_run
+from rank_increase.toy.diagonal_flow import diagonal_run
 from rank_increase.toy.runs import balance, recorded_events
 
 
@@ -20,7 +23,8 @@ def gradient_descent(problem, alpha, step, steps):
 def test_gradient_descent_records_loss_and_values_after_whole_steps(small_problem, weights):
     problem = small_problem(weights=weights)
     called = []
-    run = descent_run(problem, log(0.1), [0.0, 1.0, 1.1, 7.4, 20.0], step=0.5, weight=0.1, on_step=called.append)
+    options = {"method": "gd", "step": 0.5, "weight": 0.1}
+    run = descent_run(problem, log(0.1), [0.0, 1.0, 1.1, 7.4, 20.0], **options, on_step=called.append)
     np.testing.assert_array_equal(run.time, [0.0, 1.0, 7.5, 20.0])
     assert called == run.time.tolist()
     visited = gradient_descent(problem, 0.1, 0.5, 40)
@@ -33,7 +37,7 @@ def test_gradient_descent_records_loss_and_values_after_whole_steps(small_proble
 @pytest.mark.parametrize("weights", ["diagonal", "full"])
 def test_a_short_step_conserves_what_gradient_flow_does_and_a_longer_one_less(small_problem, weights):
     problem = small_problem(weights=weights)
-    runs = [descent_run(problem, log(0.1), [0, 40], step=step, weight=0.1) for step in (0.01, 0.1)]
+    runs = [descent_run(problem, log(0.1), [0, 40], method="gd", step=step, weight=0.1) for step in (0.01, 0.1)]
     drift = np.array([run.conservation[-1, :, 0] / run.conservation[-1, :, 1] for run in runs])
     assert (runs[0].conservation[0, :, 0] == 0).all()
     assert (drift[0] < 0.01).all()
@@ -51,7 +55,7 @@ def test_balance_of_diagonal_weights_is_the_difference_of_squares():
 
 def test_sgd_with_all_samples_in_a_batch_is_gradient_descent(small_problem):
     problem = small_problem()
-    options = {"step": 0.5, "weight": 0.1}
+    options = {"method": "sgd", "step": 0.5, "weight": 0.1}
     gd = descent_run(problem, log(0.1), np.linspace(0, 100, 11), **options)
     sgd = descent_run(problem, log(0.1), np.linspace(0, 100, 11), batch_size=20, **options)
     np.testing.assert_allclose(sgd.values, gd.values, rtol=1e-10, atol=1e-13)
@@ -61,7 +65,7 @@ def test_sgd_visits_every_sample_once_an_epoch_in_an_order_of_its_seed(small_pro
     problem = small_problem()
     # With weights that do not move, the sum of the steps of an epoch is the gradient of all samples.
     small, steps = 1e-6, 5
-    run = descent_run(problem, log(0.1), [0, steps * small], step=small, batch_size=4, weight=0.1)
+    run = descent_run(problem, log(0.1), [0, steps * small], method="sgd", step=small, batch_size=4, weight=0.1)
     moved = (run.values[1] - run.values[0]) / (steps * small)
     theta = 0.1 * problem.theta_0
     velocity = problem.head().velocity(theta)[1]
@@ -71,7 +75,8 @@ def test_sgd_visits_every_sample_once_an_epoch_in_an_order_of_its_seed(small_pro
     ]
     np.testing.assert_allclose(moved, expected, atol=1e-5 * abs(np.array(expected)).max())
     times = [0.0, 4.0]
-    orders = [descent_run(problem, log(0.1), times, step=1.0, batch_size=4, weight=0.1, seed=s) for s in (0, 0, 1)]
+    options = {"method": "sgd", "step": 1.0, "batch_size": 4, "weight": 0.1}
+    orders = [descent_run(problem, log(0.1), times, **options, seed=seed) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(orders[0].values, orders[1].values)
     assert (orders[0].values[1] != orders[2].values[1]).all()
 
@@ -83,7 +88,7 @@ def test_a_loss_that_is_not_finite_says_to_take_a_shorter_step(small_problem):
             FloatingPointError, match=r"the loss is not finite after \d+ steps of 1000.0: take a shorter step"
         ),
     ):
-        descent_run(small_problem(), log(0.1), np.linspace(0, 1e6, 101), step=1000.0, weight=0.1)
+        descent_run(small_problem(), log(0.1), np.linspace(0, 1e6, 101), method="gd", step=1000.0, weight=0.1)
 
 
 def test_recorded_events_lie_on_lines_between_logarithms():
@@ -104,3 +109,74 @@ def test_recorded_events_lie_on_lines_between_logarithms():
 
 def test_a_run_without_activations_has_no_events():
     assert recorded_events(np.arange(3.0), np.full((3, 2, 2), 1e-8), 0.1) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "batch_size", "count"), [(0.5, None, 60), (8.0, None, 60), (2.0, 4, 60), (100.0, 1, 2)]
+)
+def test_gradient_descent_in_log_coordinates_is_that_of_the_weights(small_problem, step, batch_size, count):
+    problem = small_problem()
+    theta, head, rng = 0.01 * problem.theta_0, problem.head(), np.random.default_rng(0)
+    visited = [theta]
+    while len(visited) <= count:
+        order = rng.permutation(20) if batch_size else np.arange(20)
+        for chosen in order.reshape(-1, batch_size or 20)[: count + 1]:
+            theta = theta + step * head.subset(chosen).velocity(theta)[1]
+            visited.append(theta)
+    options = {"method": "sgd" if batch_size else "gd", "batch_size": batch_size, "weight": 0.1}
+    run = descent_run(problem, log(0.01), step * np.arange(count + 1), step=step, **options)
+    assert step != 8 or abs(run.values[-1]).max() > 0.1  # it has learned something
+    flips = [step * abs(head.subset([k]).loss_and_g(np.zeros(12))[1]).max() > 1 for k in range(20)]
+    assert step != 100 or all(flips)  # signs of u + v and u - v change
+    del visited[count + 1 :]
+    np.testing.assert_allclose(run.values, [head.values(theta) for theta in visited], rtol=1e-9, atol=1e-16)
+    expected = [balance(100 * theta, problem.theta_0) for theta in visited]
+    np.testing.assert_allclose(run.conservation, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_gradient_descent_at_1e_30_is_that_of_exact_arithmetic(quadratic, monkeypatch):
+    # A loss 0.5 (p - a)^T H (p - a) has g = H (a - p), which mpmath computes with 60 digits, step by step.
+    H, a, step, steps = np.array([[1.0, 0.7], [0.7, 0.55]]), np.array([-0.2, 1.0]), 0.9, 700
+    theta_0 = np.array([[1.3], [0.6], [0.4], [-0.9]])
+    mpmath.mp.dps = 60
+    u, v = ([mpmath.mpf("1e-30") * mpmath.mpf(float(theta_0[i, 0])) for i in rows] for rows in ((0, 2), (1, 3)))
+    visited = []
+    for _ in range(steps + 1):
+        visited.append([float(u[0] * v[0]), float(u[1] * v[1])])
+        g = [sum(float(H[i, j]) * (float(a[j]) - u[j] * v[j]) for j in range(2)) for i in range(2)]
+        u, v = [u[i] + step * g[i] * v[i] for i in range(2)], [v[i] + step * g[i] * u[i] for i in range(2)]
+    problem = SimpleNamespace(theta_0=theta_0, head=lambda: quadratic(H, a))
+    moves = []
+    move = LogWeights.move
+    monkeypatch.setattr(LogWeights, "move", lambda *args: moves.append(move(*args)) or moves[-1])
+    records = np.array([0, 100, 200, 250, 300, 400, 700])
+    run = descent_run(problem, -30 * log(10), step * records, method="gd", step=step, weight=0.1)
+    np.testing.assert_allclose(run.values.reshape(-1, 2), np.array(visited)[records], rtol=1e-9)
+    assert abs(run.values[-1, 1]) > 0.5
+    assert max(moves) > 50  # the first plateau was not walked step by step
+    assert [event[1:] for event in run.events][:2] == [(0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("digits", [300, 3000])
+def test_plateaus_of_gradient_descent_are_skipped_without_a_change(small_problem, monkeypatch, digits):
+    # The time of a plateau is that of one waiting coordinate: ln of its growth over ln(1 + step |g|).
+    problem, L, step = small_problem(), digits * log(10), 2.0
+    run = descent_run(problem, -L, [0.0, 200.0 * L], method="gd", step=step, weight=0.1)
+    time, i, _ = run.events[0]
+    g = problem.head().loss_and_g(np.zeros(12))[1][i]
+    u, v = (problem.theta_0[rows].ravel()[i] for rows in ([0, 2], [1, 3]))
+    growth = log(0.2 / abs(u + np.sign(g) * v)) + L
+    assert time == pytest.approx(step * growth / np.log1p(step * abs(g)), rel=5 / L)
+    assert len(run.events) >= 3
+
+
+def test_the_flow_is_the_limit_of_short_steps(small_problem):
+    problem, L = small_problem(), 8 * log(10)
+    times = np.linspace(0, 150 * L, 3)
+    flow = diagonal_run(problem, -L, times, 1e-10, 1e-8, weight=0.1)
+    late = []
+    for step in (0.4, 0.1):
+        run = descent_run(problem, -L, times, method="gd", step=step, weight=0.1)
+        assert [event[1:] for event in run.events] == [event[1:] for event in flow.events]
+        late.append(np.array(run.events)[:, 0] - np.array(flow.events)[:, 0])
+    np.testing.assert_allclose(late[0] / late[1], 4, rtol=0.2)

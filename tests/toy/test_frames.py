@@ -58,10 +58,10 @@ def test_a_run_without_events_makes_an_empty_table(run, tmp_path):
 
 
 def test_what_a_run_conserves_becomes_a_row_per_record_and_product(run, tmp_path):
-    conservation = np.arange(12.0).reshape(2, 2, 3)
+    conservation = np.arange(8.0).reshape(2, 2, 2)
     frame = conservation_frame(run._replace(conservation=conservation, log_unit=-8.0), -4.0, "gd")
     row = frame.set_index(["rescaled_time", "product"]).loc[(2.0, "KQ")]
-    assert row.to_dict() == {"method": "gd", "change": 6.0, "initial": 7.0, "log_unit": -8.0, "size": 8.0}
+    assert row.to_dict() == {"method": "gd", "change": 4.0, "initial": 5.0, "log_unit": -8.0}
     write_table(tmp_path / "some.parquet", frame, "conservation", {})
     write_table(tmp_path / "none.parquet", conservation_frame(run, -4.0, "flow"), "conservation", {})
     assert [len(read_table(tmp_path / f"{name}.parquet")) for name in ("some", "none")] == [4, 0]

@@ -109,8 +109,8 @@ def imbalance(theta, start):
     return rows
 
 
-def check_run(wired, variant, seed, times, weights, of_weights, method, **tolerance):
-    """A run at alpha = 0.01 has recorded these weights at these times."""
+def check_run(wired, variant, seed, times, weights, of_weights, method, crossings=None, unit_of_c=1.0, **tolerance):
+    """A run at alpha = 0.01 has recorded these weights at these times; crossings not given are those of records."""
     toy, unit = problem(wired, variant, seed), -math.log(0.01)
     found_times, losses, values = recorded(wired, variant, "0.01", seed)
     np.testing.assert_allclose(found_times, times, rtol=1e-12)
@@ -121,9 +121,9 @@ def check_run(wired, variant, seed, times, weights, of_weights, method, **tolera
     assert conservation["product"].tolist() == ["KQ", "VO"] * len(times)
     np.testing.assert_allclose(conservation["rescaled_time"] * unit, np.repeat(times, 2), rtol=1e-12)
     expected = np.concatenate([imbalance(theta, 0.01 * toy.start) for theta in weights])
-    np.testing.assert_allclose(conservation[["change", "initial", "size"]], expected, **tolerance)
+    np.testing.assert_allclose(conservation[["change", "initial", "size"]] * unit_of_c, expected, **tolerance)
     events = of_run(wired, "events", variant, "0.01", seed)
-    crossings = log_crossings(found_times, values, ACTIVE)
+    crossings = log_crossings(found_times, values, ACTIVE) if crossings is None else crossings
     assert [tuple(row) for row in events[["product", "index", "direction"]].to_numpy()] == [c[1:] for c in crossings]
     np.testing.assert_allclose(events["rescaled_time"] * unit, [time for time, *_ in crossings], rtol=1e-10)
 
@@ -149,13 +149,16 @@ def batches(variant, seed):
 def test_descent_takes_the_steps_of_a_plain_loop(wired, variant, seed):
     toy = problem(wired, variant, seed)
     steps = np.rint(np.linspace(0, MAX_TIME, 13) * -math.log(0.01) / STEP).astype(int)
-    theta, weights, samples = 0.01 * toy.start, [], batches(variant, seed)
+    theta, weights, larger, samples = 0.01 * toy.start, [], [], batches(variant, seed)
     for step in range(steps[-1] + 1):
         if step in steps:
             weights.append(theta)
+        W_K, W_Q, W_V, W_O = abs(theta)
+        larger.append(np.concatenate([np.maximum(W_K, W_Q), np.maximum(W_V, W_O)]) ** 2)
         theta = theta + STEP * toy.loss_and_velocity(theta, next(samples))[1]
-    method = variant.removeprefix("diagonal_")
-    check_run(wired, variant, seed, steps * STEP, weights, diagonals, method, rtol=1e-8, atol=1e-12)
+    method, crossings = variant.removeprefix("diagonal_"), log_crossings(STEP * np.arange(len(larger)), larger, ACTIVE)
+    units = {"crossings": crossings, "unit_of_c": 0.01**2}
+    check_run(wired, variant, seed, steps * STEP, weights, diagonals, method, **units, rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", [3, 7])

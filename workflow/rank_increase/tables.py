@@ -86,7 +86,7 @@ SCHEMAS = {
     ),
     "conservation": pa.schema(
         [
-            ("method", pa.string()),  # flow, gd or sgd
+            ("method", pa.string()),  # flow, gd, sgd, adam, sign or muon
             ("rescaled_time", pa.float64()),
             _PRODUCT,
             # Frobenius norms of W_K^T W_K - W_Q^T W_Q or of W_V^T W_V - W_O^T W_O; of diagonal weights, of u^2 - v^2;
@@ -94,7 +94,6 @@ SCHEMAS = {
             ("change", pa.float64()),  # since the start
             ("initial", pa.float64()),
             ("log_unit", pa.float64()),
-            ("size", pa.float64()),  # sum of the squared Frobenius norms of the two weights
         ]
     ),
     "perturbations": pa.schema(

@@ -93,7 +93,7 @@ rule train_toy:
         runtime=60,
     params:
         **toy_settings("points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_tolerance"),
-        **of_variant("method", "max_time", "step", "batch_size", "decay"),
+        **of_variant("method", "max_time", "step", "batch_size", "decay", "beta1", "beta2", "eps", "momentum"),
         code=library_digest("toy/train_toy", without=["jobs"]),
     message:
         "Toy run {wildcards.variant}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"

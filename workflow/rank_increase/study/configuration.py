@@ -19,6 +19,7 @@ from rank_increase.options import (
     Alpha,
     Alphas,
     Count,
+    Decay,
     Dpi,
     Name,
     NotNegative,
@@ -119,8 +120,9 @@ class Variant(Section):
     """Form of the student's weights: diagonal or full."""
     teacher: Literal["diagonal", "dense"] = "diagonal"
     """Form of the teacher's weights: diagonal (spread-out singular values) or dense (close ones)."""
-    method: Literal["flow", "gd", "sgd"] = "flow"
-    """How it is trained: flow (gradient flow), gd (full-batch gradient descent) or sgd."""
+    method: Literal["flow", "gd", "sgd", "adam", "sign", "muon"] = "flow"
+    """How it is trained: flow (gradient flow), gd (gradient descent), sgd, adam, sign (sign descent) or muon; all but
+    sgd on all samples."""
     samples: Count | None = None
     """Number of random sequences; null: as under `toy`, here and below."""
     tokens: Count | None = None
@@ -136,7 +138,8 @@ class Variant(Section):
     dim_head: Count | None = None
     """Columns of full weights, which bound the rank of the products; null: as many as rows."""
     step: Positive | None = None
-    """Learning rate of GD and SGD."""
+    """Learning rate; adam, sign and muon need one of their own: the size of their steps does not depend on the
+    gradient's."""
     batch_size: Count | None = None
     """Minibatch size of SGD, in samples."""
     layers: Size = 0
@@ -152,6 +155,14 @@ class Variant(Section):
     """Labels for cross-entropy, from the teacher's logits: soft (their softmax) or hard (the class of the largest)."""
     decay: NotNegative = 0.0
     """Weight decay lambda: the loss has the penalty lambda/2 times the sum of squared weights."""
+    beta1: Decay = 0.9
+    """Decay of Adam's running mean of the gradient."""
+    beta2: Decay = 0.999
+    """Decay of Adam's running mean of its square."""
+    eps: Positive = 1.0e-8
+    """Added to the root of that mean; for Muon, the least norm by which a gradient is divided."""
+    momentum: Decay = 0.95
+    """Decay of Muon's running mean of the gradient."""
 
     @property
     def has_limit(self):
@@ -665,13 +676,14 @@ def _toy_mistakes(study):
             yield f"`{where}.variant` is {line.variant!r}; {_hint(line.variant, list(toy.variants))}"
             continue
         variant = toy.variants[line.variant]
+        logarithmic = variant.method == "flow" or (variant.method in ("gd", "sgd") and variant.weights == "diagonal")
         for alpha in line.alphas:
             if log_alpha(alpha) >= 0:
                 yield f"`{where}.alphas` has {alpha!r}, but must be below 1: times are in units of ln(1/alpha)."
-            if variant.method != "flow" and log_alpha(alpha) < MIN_LOG_ALPHA:
+            if not logarithmic and log_alpha(alpha) < MIN_LOG_ALPHA:
                 yield (
                     f"`{where}` has alpha {alpha!r}, too small for variant {line.variant!r}: products of its weights"
-                    " would be zero; only gradient flow goes below 1e-150."
+                    " would be zero; only flow, and gd and sgd of diagonal weights, go below 1e-150."
                 )
     seeds = {run["seed"] for run in toy_runs(study)}
     if headline_seed(study) not in seeds:
@@ -682,6 +694,8 @@ def _toy_mistakes(study):
     if toy.batch_size > toy.samples:
         yield "`toy.batch_size` must not be larger than `toy.samples`."
     for name, variant in toy.variants.items():
+        if variant.method in ("adam", "sign", "muon") and not variant.step:
+            yield f"`toy.variants.{name}` needs a `step`, such as 1.0e-3: `toy.step` is that of gd and sgd."
         settings = variant_settings(study, name)
         yield from _variant_mistakes(name, variant)
         of_its_own = variant.method == "sgd" and (variant.batch_size or variant.samples)

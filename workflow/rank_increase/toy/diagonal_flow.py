@@ -96,6 +96,11 @@ class LogCoordinates:
         smaller = self.sign * np.sign(s) * half * -np.expm1(-2 * size)
         return np.where(self.u_is_larger, larger, smaller), np.where(self.u_is_larger, smaller, larger)
 
+    def log_size(self, s):
+        """ln max(|u|, |v|), shape of `s`."""
+        size = abs(s)
+        return self.log_c / 2 + size + np.log1p(np.exp(-2 * size)) - np.log(2)
+
     def reach(self, weight):
         """|s| at which max(|u|, |v|) = `weight`; zero where it is never below."""
         log_ratio = np.maximum(np.log(weight) - self.log_c / 2, 0.0)

@@ -64,7 +64,7 @@ def conservation_frame(run, log_alpha, method):
     """Rows of schema "conservation" of a runs.Run; none if it conserves by construction."""
     if run.conservation is None:
         return pd.DataFrame(columns=SCHEMAS["conservation"].names)
-    change, initial, size = run.conservation.reshape(-1, 3).T
+    change, initial = run.conservation.reshape(-1, 2).T
     return pd.DataFrame(
         {
             "method": method,
@@ -73,7 +73,6 @@ def conservation_frame(run, log_alpha, method):
             "change": change,
             "initial": initial,
             "log_unit": run.log_unit,
-            "size": size,
         }
     )
 

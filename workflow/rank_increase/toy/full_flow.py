@@ -116,11 +116,8 @@ def full_run(problem, log_alpha, times, tolerance, *, weight, on_step=None):
 
     def record(coordinates, state):
         products = coordinates.products(state)
-        conserved, weights = coordinates.conserved(state), coordinates.weights(state)
-        balance = [
-            [np.linalg.norm(now - first), np.linalg.norm(first), np.square(pair).sum()]
-            for now, first, pair in zip(conserved, start, (weights[:2], weights[2:]), strict=True)
-        ]
+        change = coordinates.conserved(state) - start
+        balance = np.stack([np.linalg.norm(part, axis=(1, 2)) for part in (change, start)], axis=1)
         records.append((head.loss_and_gradients(products)[0], coordinates.log_values(state), balance))
 
     record(flow.coordinates, flow.state)

@@ -37,9 +37,9 @@ class Run(NamedTuple):
 
     time and loss are of shape (records,), values of shape (records, 2, dim): the diagonal entries, or singular values,
     of W_K W_Q^T and W_V W_O^T; of a transformer, (records, layers, heads, 2, dim). log_values are the natural
-    logarithms of their sizes, also where values underflow. events is a list of `Event`. conservation, (records, 2, 3),
+    logarithms of their sizes, also where values underflow. events is a list of `Event`. conservation, (records, 2, 2),
     has for both products what `balance` says; None for a flow in coordinates that conserve u^2 - v^2 by construction.
-    log_unit is the natural logarithm of the unit of its first two numbers.
+    log_unit is the natural logarithm of the unit of its numbers.
     """
 
     time: np.ndarray
@@ -63,17 +63,14 @@ def balance(theta, theta_start):
 
     Returns
     -------
-    array, shape (2, 3)
-        For both products, Frobenius norms: of its change since the start, of itself at the start, and the sum of the
-        squared norms of the two weights.
+    array, shape (2, 2)
+        For both products, Frobenius norms: of its change since the start, and of itself at the start.
     """
     now, start = (_squares(weights) for weights in (theta, theta_start))
     return np.array(
         [
-            [np.linalg.norm(a - b - (a_0 - b_0)), np.linalg.norm(a_0 - b_0), np.sum(np.square(weights))]
-            for a, b, a_0, b_0, weights in zip(
-                now[::2], now[1::2], start[::2], start[1::2], (theta[:2], theta[2:]), strict=True
-            )
+            [np.linalg.norm(a - b - (a_0 - b_0)), np.linalg.norm(a_0 - b_0)]
+            for a, b, a_0, b_0 in zip(now[::2], now[1::2], start[::2], start[1::2], strict=True)
         ]
     )
 

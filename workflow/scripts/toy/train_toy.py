@@ -1,4 +1,4 @@
-"""Rule `train_toy`: one toy run, by gradient flow, gradient descent or SGD."""
+"""Rule `train_toy`: one toy run, by gradient flow or in steps."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from rank_increase.toy.descent import descent_run
 from rank_increase.toy.diagonal_flow import diagonal_run
 from rank_increase.toy.frames import conservation_frame, event_frame, loss_frame, trajectory_frame
 from rank_increase.toy.full_flow import full_run
+from rank_increase.toy.optimizers import OPTIONS
 from rank_increase.toy.problem import Problem
 from rank_increase.toy.theorem import mid_stage_times
 
@@ -35,7 +36,8 @@ def main(problem, stages, outputs, *, alpha, seed, method, params, label, proven
         options = {"weight": params["activation_weight"], "on_step": advance}
         if method != "flow":
             minibatches = {"batch_size": params["batch_size"], "seed": seed} if method == "sgd" else {}
-            run = descent_run(problem, log_scale, times, step=params["step"], **minibatches, **options)
+            options |= {key: params[key] for key in ("step", *OPTIONS.get(method, ()))}
+            run = descent_run(problem, log_scale, times, method=method, **minibatches, **options)
         elif problem.is_diagonal:
             tolerances = params["flow_rtol"], params["flow_atol"]
             run = diagonal_run(problem, log_scale, times, *tolerances, decay=params["decay"], **options)
