@@ -276,7 +276,7 @@ def test_gradient_descent_tends_to_the_flow_in_proportion_to_its_step(small_prob
     times = np.linspace(0, 400, 11)
     flow = diagonal_run(problem, log(0.01), times, 1e-10, 1e-9, weight=0.1)
     coarse, half, quarter = (
-        descent_run(problem, log(0.01), times, step=step, weight=0.1).values for step in (0.5, 0.25, 0.125)
+        descent_run(problem, log(0.01), times, method="gd", step=step, weight=0.1).values for step in (0.5, 0.25, 0.125)
     )
     assert abs(flow.values[-1]).max() > 0.5
     error, half_error = abs(coarse - flow.values).max(), abs(half - flow.values).max()
@@ -336,7 +336,7 @@ def test_events_of_the_flow_are_passages_of_the_larger_weight(small_problem, wei
 @pytest.mark.parametrize("weight", [0.1, 0.3])
 def test_events_of_descent_are_passages_of_recorded_values_through_the_square(small_problem, weight):
     problem, times = small_problem(weights="full"), np.linspace(0, 500, 251)
-    run = descent_run(problem, log(0.01), times, step=0.5, weight=weight)
+    run = descent_run(problem, log(0.01), times, method="gd", step=0.5, weight=weight)
     expected = passages(times, run.values.reshape(251, -1), weight**2)
     assert [event[1:3] for event in run.events] == [event[1:] for event in expected]
     assert len(run.events) >= 2

@@ -180,7 +180,7 @@ def flow_of(problem):
 
 
 def descent_of(problem):
-    descent_run(problem, log_alpha("1e-156"), [0.0, 5.0], step=0.5, weight=0.1)
+    descent_run(problem, log_alpha("1e-156"), [0.0, 5.0], method="gd", step=0.5, weight=0.1)
 
 
 def stages_of(problem):
@@ -215,7 +215,7 @@ def test_products_too_small_to_matter_are_recorded_as_they_are(small_problem, ru
     if run == "flow":
         run = diagonal_run(problem, ln_alpha, np.array([0.0, 1.0]), 1e-10, 1e-6, weight=0.1)
     else:
-        run = descent_run(problem, ln_alpha, [0.0, 1.0], step=0.5, weight=0.1)
+        run = descent_run(problem, ln_alpha, [0.0, 1.0], method="gd", step=0.5, weight=0.1)
     W_K, W_Q, W_V, W_O = 1e-100 * problem.theta_0
     np.testing.assert_allclose(run.values[0], [W_K * W_Q, W_V * W_O], rtol=1e-9)
     assert 0 < abs(run.values[0]).max() < NEGLIGIBLE

@@ -48,7 +48,7 @@ def tables(tmp_path):
             for (product, index), value in zip([("KQ", 0), ("KQ", 1), ("VO", 0), ("VO", 1)], row, strict=True)
         ],
         columns=["rescaled_time", "product", "index", "value"],
-    ).assign(layer=0, head=0)
+    ).assign(layer=0, head=0, log_value=0.0)
     events = pd.DataFrame(
         [
             (0, "VO", 0, 3.0, -1),
@@ -59,7 +59,7 @@ def tables(tmp_path):
             (5, "KQ", 0, 28.0, 1),
         ],
         columns=["order", "product", "index", "rescaled_time", "direction"],
-    ).assign(layer=0, head=0)
+    ).assign(layer=0, head=0, log_next=0.0, log_next_own=0.0)
     for name, frame in (("stages", stages), ("trajectory", trajectory), ("events", events)):
         write_table(tmp_path / name, frame, name, {})
     return [read_table(tmp_path / name) for name in ("stages", "trajectory", "events")]

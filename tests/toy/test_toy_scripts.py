@@ -295,7 +295,7 @@ def test_a_table_of_stages_of_full_weights_has_what_the_greedy_limit_finds(make,
         "run_algorithm1",
         input={"problem": "problem.npz"},
         output={"stages": "stages.parquet"},
-        params={"max_time": 100.0},
+        params={"max_time": 100.0, "decay": 0.0},
         wildcards={"variant": "full", "seed": "3"},
     )
     table, expected = read_table("stages.parquet"), list(greedy.stages(head, 6, max_time=100.0))

@@ -186,9 +186,9 @@ class Flow:
         The first plateau begins at time 0, the last ends with the run. NaN where a singular value stays below.
         """
         times = np.full(self.learned.shape[1], np.nan)
-        for time, k, direction in reversed(recorded_events(self.time, self.learned, ACTIVE_WEIGHT)):
-            if direction > 0:
-                times[k] = time
+        for event in reversed(recorded_events(self.time, self.learned, ACTIVE_WEIGHT)):
+            if event.direction > 0:
+                times[event.coordinate] = event.time
         return times, np.interp(middles(np.append(0, times), self.time[-1]), self.time, self.loss)
 
     def active(self):
