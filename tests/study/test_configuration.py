@@ -82,7 +82,7 @@ def test_structures_and_losses_that_do_not_go_together_are_a_mistake(variant, mi
 def test_variants_with_a_limit_are_those_of_which_algorithm_1_says_all_stages():
     limits = {name: variant.has_limit for name, variant in configuration.VARIANTS.items()}
     assert {name for name, has_limit in limits.items() if has_limit} == {
-        "diagonal", "heads", "layers", "no_decay", "decay", "soft_labels",
+        "diagonal", "heads", "layers", "no_decay", "decay", "soft_labels", "full", "full_dense",
     }  # fmt: skip
 
 
