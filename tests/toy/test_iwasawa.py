@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,21 @@ def test_log_singular_values_are_2_rho_minus_ln_2_where_f_minus_is_small():
     W_L, W_R = at.weights
     values = np.linalg.svd(W_L @ W_R.T, compute_uv=False)
     np.testing.assert_allclose(np.log(values), 2 * rho - np.log(2), rtol=1e-12)
+
+
+def test_while_G_rests_X_and_Y_turn_to_its_singular_vectors_in_order():
+    rng, rates = np.random.default_rng(0), np.array([2.0, 1.2, 0.5])
+    G = orthogonal(rng, 3) @ np.diag(rates) @ orthogonal(rng, 3)
+    still = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros(3), np.zeros(3)
+
+    def turn(t, rotations):
+        return np.concatenate(velocities(Coordinates(*rotations.reshape(2, 3, 3), *still), G)[:2]).ravel()
+
+    flow = solve_ivp(turn, (0, 30), np.stack([orthogonal(rng, 3), orthogonal(rng, 3)]).ravel(), rtol=1e-10, atol=1e-12)
+    X, Y = flow.y[:, -1].reshape(2, 3, 3)
+    Gh = X.T @ G @ Y
+    rates[-1] *= np.sign(np.linalg.det(Gh))  # rotations leave it: then f- of the last row grows, not f+
+    np.testing.assert_allclose(Gh, np.diag(rates), atol=1e-7)
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 6))
