@@ -144,31 +144,32 @@ def multiprecision_run(name, tolerance):
         W_K, W_Q, W_V, W_O = theta
         loss.append(float(velocity(X, Y, theta, exp)[0]))
         log_values.append([log_singular_values(product, case.rank) for product in (W_K @ W_Q.T, W_V @ W_O.T)])
-        if len(loss) % 10 == 1:
+        if len(loss) % 20 == 1:
             print(name, tolerance, len(loss), f"{loss[-1]:.3g}", np.round(log_values[-1], 1).tolist(), flush=True)
     return np.array(loss), np.array(log_values)
 
 
 def main():
-    """Write the references whose names are the arguments, or all."""
-    names = sys.argv[1:] or list(CASES)
+    """Write the references whose names are the arguments, or all; the two runs of each go side by side."""
     with Pool(len(TOLERANCES)) as pool:
-        runs = pool.starmap(multiprecision_run, [(name, tolerance) for name in names for tolerance in TOLERANCES], 1)
-    for name, (loss, log_values), (other_loss, other_log_values) in zip(names, runs[::2], runs[1::2], strict=True):
-        case, problem = CASES[name], CASES[name].problem()
-        errors = abs(log_values - other_log_values).max(), abs(loss / other_loss - 1).max()
-        print(name, "errors of log_values and, relative, of loss:", *errors)
-        np.savez_compressed(
-            DATA / f"full_flow_{name}.npz",
-            X=problem.X,
-            Y=problem.Y,
-            theta_0=problem.theta_0,
-            ln_alpha=LN_ALPHA,
-            time=np.linspace(0, case.end, case.records),
-            loss=loss,
-            log_values=log_values,
-            errors=errors,
-        )
+        for name in sys.argv[1:] or CASES:
+            (loss, log_values), (other_loss, other_log_values) = pool.starmap(
+                multiprecision_run, [(name, tolerance) for tolerance in TOLERANCES]
+            )
+            case, problem = CASES[name], CASES[name].problem()
+            errors = abs(log_values - other_log_values).max(), abs(loss / other_loss - 1).max()
+            print(name, "errors of log_values and, relative, of loss:", *errors)
+            np.savez_compressed(
+                DATA / f"full_flow_{name}.npz",
+                X=problem.X,
+                Y=problem.Y,
+                theta_0=problem.theta_0,
+                ln_alpha=LN_ALPHA,
+                time=np.linspace(0, case.end, case.records),
+                loss=loss,
+                log_values=log_values,
+                errors=errors,
+            )
 
 
 if __name__ == "__main__":
