@@ -106,11 +106,11 @@ def test_tables_are_those_of_a_second_integration(wired, kind, seed):
         np.testing.assert_allclose(stages["level"], levels(lam), rtol=1e-10)
         end = losses["time"].max()
         at = integrated(seed, kind, alpha, end)
-        # A jump takes a time of order 1 / lambda^2 anywhere up to `end`: small errors in time are large in the loss.
+        # A fall takes a time of order 1, anywhere up to `end`: a small error in time is a large one in the loss.
         shift = 1e-6 * end
         for time, value in losses[["time", "loss"]].to_numpy():
             early, late = (at(min(max(time + way * shift, 0), end))[0] for way in (-1, 1))
-            assert late - 1e-5 <= value <= early + 1e-5
+            assert late - 1e-3 <= value <= early + 1e-3
         assert len(losses) <= POINTS and losses["time"].min() == 0
         for k, time in enumerate(stages["measured_time"].iloc[1:]):
             assert at(time - 2e-3 * time)[1][k] < ACTIVE**2 < at(time + 2e-3 * time)[1][k]
