@@ -123,7 +123,7 @@ def test_gradient_descent_in_log_coordinates_is_that_of_the_weights(small_proble
     run = descent_run(problem, log(0.01), step * np.arange(count + 1), step=step, **options)
     assert step != 8 or abs(run.values[-1]).max() > 0.1  # it has learned something
     flips = [step * abs(head.subset([k]).loss_and_g(np.zeros(12))[1]).max() > 1 for k in range(20)]
-    assert step != 100 or all(flips)  # signs of u + v and u - v change
+    assert step != 100 or np.mean(flips) > 0.8  # signs of u + v and u - v change
     del visited[count + 1 :]
     np.testing.assert_allclose(run.values, [head.values(theta) for theta in visited], rtol=1e-9, atol=1e-16)
     expected = [balance(100 * theta, problem.theta_0) for theta in visited]
