@@ -185,3 +185,12 @@ def test_entries_pass_alone_if_those_after_them_are_ten_times_smaller(ratio, ent
 
 def test_no_entry_that_passes_has_no_share():
     assert np.isnan(share_alone(np.full((5, 2), 1e-3), 1.0))
+
+
+@pytest.mark.parametrize("name", ["trainings.gd.first_stage", "trainings.gd.limit"])
+def test_a_run_of_gradient_descent_without_a_stage_counts_against_the_claim(name):
+    tables = CASES[name][0]
+    events = tables["events"]
+    stays = (events["variant"] == "gd_long") & (events["alpha"] == "1e-300") & (events["seed"] == 5)
+    claim = outcome(tables | {"events": events[~stays]}, name)
+    assert (claim.verdict, claim.n) == ("not supported", "16 of 17 problems")
