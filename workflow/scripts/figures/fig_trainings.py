@@ -34,7 +34,8 @@ def main(tables, *, shown: dict[Name, Text], alpha: Alpha, full: list[Name] = ()
 
     Above, diagonal entries, or singular values, of W_V W_O^T; below, the loss. Time is the learning rate times the
     number of steps, in units of ln(1/α). Entries have the color of the stage in which Algorithm 1 activates them, gray
-    if in none; singular values are the darker the larger.
+    if in none; singular values are the darker the larger. Sign descent with a step longer than α keeps entries at zero
+    whose products start with the wrong sign: both weights change sign in each step.
 
     Parameters
     ----------
