@@ -36,7 +36,13 @@ def checked(tmp_path):
 
 
 def test_every_declared_claim_has_data_that_support_it_and_data_that_refute_it():
-    cases = [*FULL_CASES, *(f"linear_attention.{name}" for name in LINEAR_CLAIMS), *TOY_CASES, *STRUCTURE_CASES, *NETWORK_CASES]
+    cases = [
+        *FULL_CASES,
+        *(f"linear_attention.{name}" for name in LINEAR_CLAIMS),
+        *TOY_CASES,
+        *STRUCTURE_CASES,
+        *NETWORK_CASES,
+    ]
     assert sorted(cases) == sorted(entry.name for entry in declared_claims())
 
 
