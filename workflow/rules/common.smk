@@ -87,7 +87,7 @@ def toy_parts(table):
     if table == "perturbations":
         places = [(name, seed) for name in ("plateaus", "activations") for seed in STUDY.assumptions.seeds]
         return [f"{RESULTS}/assumptions/{name}/seed_{seed}/perturbations.parquet" for name, seed in places]
-    if table in ("stages", "theorem"):
+    if table in ("stages", "theorem", "orbits", "returns"):
         return [f"{RESULTS}/toy/{variant}/seed_{seed}/{table}.parquet" for variant, seed in limit_problems(STUDY)]
     pattern = f"{RESULTS}/toy/{{variant}}/alpha_{{alpha}}/seed_{{seed}}/{table}.parquet"
     return sorted(pattern.format(**run) for run in TOY_RUNS)

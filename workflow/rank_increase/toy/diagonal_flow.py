@@ -20,6 +20,9 @@ from rank_increase.toy.runs import Run
 # A Jacobian on this many samples serves the solver's Newton iteration as well as one on all 1000. With 120, long steps
 # stop converging once many coordinates are active: ten times as many steps at alpha = 1e-3000.
 JACOBIAN_SAMPLES = 300
+# A flow is also recorded where it moves: at the end of a step of the solver once the largest change of a product since
+# the last such record, times the time since then, is above this. Areas under curves are then known everywhere alike.
+MOVED = 0.1
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,11 @@ class LogCoordinates:
 class Crossing:
     """A coordinate whose larger weight passes a threshold, upwards (direction 1) or downwards (-1).
 
-    `state` is the state s of the whole flow at that time, shape (p,).
+    `threshold` is the threshold as given to `integrate`. `state` is the state s of the whole flow at that time, shape (p,).
     """
 
     time: float
-    threshold: float
+    threshold: float | np.ndarray
     coordinate: int
     direction: int
     state: np.ndarray
@@ -113,10 +116,10 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
         Times to record.
     rtol, atol : float
         Error bounds of s. An atol above 1e-5 misses stages.
-    thresholds : sequence of float
-        Sizes of max(|u_i|, |v_i|) whose crossings are reported.
+    thresholds : sequence of float or array, shape (p,)
+        Sizes of max(|u_i|, |v_i|) whose crossings are reported, for all coordinates or for each its own.
     on_step : callable, optional
-        Called with the time after each step.
+        Called with the time and the state after each step.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
     """
     states = np.empty((len(times), len(s)))
     states[0], recorded, crossings = s, 1, []
-    levels = {threshold: coordinates.reach(threshold) for threshold in thresholds}
+    levels = [(threshold, coordinates.reach(threshold)) for threshold in thresholds]
     jacobian = _Jacobian(head.subset(slice(JACOBIAN_SAMPLES)), coordinates)
     solver = LSODA(
         lambda t, s: head.loss_and_g(coordinates.product(s))[1],
@@ -149,10 +152,10 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
         step = solver.dense_output()
         stop = np.searchsorted(times, solver.t, side="right")
         states[recorded:stop], recorded = step(times[recorded:stop]).T, stop
-        for threshold, level in levels.items():
+        for threshold, level in levels:
             crossings += _crossings(step, before, solver.y, threshold, level)
         if on_step:
-            on_step(solver.t)
+            on_step(solver.t, solver.y)
     return states, sorted(crossings, key=lambda crossing: crossing.time)
 
 
@@ -201,7 +204,7 @@ def initial_state(theta_0, log_alpha):
 
 
 def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None):
-    """The gradient flow of a toy problem with diagonal weights, a runs.Run recorded at `times`.
+    """The gradient flow of a toy problem with diagonal weights, a runs.Run recorded at `times` and where it moves.
 
     Parameters
     ----------
@@ -210,17 +213,25 @@ def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, on_step=None)
     times : array, ascending, from 0
     rtol, atol : float
         As in `integrate`.
-    weight : float
+    weight : float or array, shape (p,)
         A coordinate is active while the larger of its weights is above this.
     on_step : callable, optional
         Called with the time after each step.
     """
     head = problem.head()
     coordinates, s = initial_state(problem.theta_0, log_alpha)
-    states, crossings = integrate(
-        head, coordinates, s, times, rtol=rtol, atol=atol, thresholds=[weight], on_step=on_step
-    )
-    values = coordinates.product(states)
+    moved = [(times[0], s, coordinates.product(s))]
+
+    def keep(time, state):
+        p = coordinates.product(state)
+        if abs(p - moved[-1][2]).max() * (time - moved[-1][0]) > MOVED and time < times[-1]:
+            moved.append((time, state.copy(), p))
+        if on_step:
+            on_step(time)
+
+    states, crossings = integrate(head, coordinates, s, times, rtol=rtol, atol=atol, thresholds=[weight], on_step=keep)
+    times, first = np.unique(np.r_[times, [time for time, *_ in moved[1:]]], return_index=True)
+    values = coordinates.product(np.vstack([states, *(state for _, state, _ in moved[1:])])[first])
     loss = np.array([head.loss_and_g(p)[0] for p in values])
     events = [(crossing.time, crossing.coordinate, crossing.direction) for crossing in crossings]
     return Run(times, loss, values.reshape(len(times), 2, -1), events)

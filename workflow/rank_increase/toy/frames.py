@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from rank_increase.notation import PRODUCTS
-from rank_increase.tables import SCHEMAS
+from rank_increase.tables import SCHEMAS, read_table
+from rank_increase.toy.algorithm1 import Stage
 
 
 def loss_frame(run, log_alpha):
@@ -59,6 +60,43 @@ def stage_frame(stages, dim):
     return pd.DataFrame(rows, columns=SCHEMAS["stages"].names).assign(**labels)
 
 
+def read_stages(path):
+    """The stages of the table "stages" of one problem at `path`, by time: a list of algorithm1.Stage."""
+    rows, stages, before = read_table(path).astype({"product": str}).sort_values("stage").to_dict("records"), [], 0.0
+    for row in rows:
+        product = np.concatenate([row[name] for name in PRODUCTS])
+        stage = Stage(
+            time=row["predicted_time"],
+            coordinate=PRODUCTS.index(row["product"]) * len(row[PRODUCTS[0]]) + row["index"],
+            sign=row["sign"],
+            product=product,
+            loss=row["loss"],
+            gap_to_next=row["gap_to_next"],
+            deactivated=tuple(np.flatnonzero((before != 0) & (product == 0)).tolist()),
+            curvature=row["curvature"],
+        )
+        stages.append(stage)
+        before = product
+    return stages
+
+
+def orbit_frame(orbits, resolved_from):
+    """Rows of schema "orbits" of a list of orbits.Orbit, and of orbits.resolved_from, ln(1/alpha_0), of each."""
+    return pd.DataFrame(
+        {
+            "stage": range(1, len(orbits) + 1),
+            "delay": [orbit.delay for orbit in orbits],
+            "area": [orbit.area for orbit in orbits],
+            "resolved_from": resolved_from,
+        }
+    )
+
+
+def return_frame(returns):
+    """Rows of schema "returns" of a list of returns.Return."""
+    return pd.DataFrame([vars(each) for each in returns], columns=SCHEMAS["returns"].names)
+
+
 def conservation_frame(run, log_alpha, method):
     """Rows of schema "conservation" of a runs.Run; none if it conserves by construction."""
     if run.conservation is None:
@@ -76,14 +114,27 @@ def conservation_frame(run, log_alpha, method):
     )
 
 
-def perturbation_frame(moments, log_alpha, dim):
-    """Rows of schema "perturbations"; `moments` has a list of assumptions.PerturbedRun for each moment."""
+def perturbation_frame(moments, log_alpha, dim, stages):
+    """Rows of schema "perturbations".
+
+    Parameters
+    ----------
+    moments : list
+        For each moment, a list of assumptions.PerturbedRun.
+    log_alpha : float
+    dim : int
+        Number of entries of a product.
+    stages : list of algorithm1.Stage
+        Theirs is the relaxation: half of the curvature at theta_k, as u and v both move.
+    """
+    times, curvature = [stage.time for stage in stages], np.array([np.nan, *(stage.curvature for stage in stages)])
     frames = [
         pd.DataFrame(
             {
                 "run": number,
                 "noise_on": run.noise_on,
                 "perturbed_at": run.times[0] / -log_alpha,
+                "relaxation": curvature[np.searchsorted(times, run.times[0] / -log_alpha, side="right")] / 2,
                 "rescaled_time": (run.times / -log_alpha).repeat(2 * dim),
                 **_labels(len(run.times), dim),
                 "value": run.perturbed.ravel(),

@@ -6,6 +6,7 @@ import pandas as pd
 
 from rank_increase.jobs import start_job
 from rank_increase.tables import read_table, write_table
+from rank_increase.toy.frames import read_stages
 from rank_increase.toy.theorem import compare_stages
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def main(stages, trajectories, events, alphas, table, *, max_time, provenance):
     """Write a row per alpha and stage (schema "theorem")."""
-    stages = read_table(stages)
+    stages = read_stages(stages)
     frames = [
         compare_stages(stages, read_table(trajectory), read_table(event), alpha, max_time)
         for trajectory, event, alpha in zip(trajectories, events, alphas, strict=True)
