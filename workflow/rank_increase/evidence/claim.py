@@ -34,7 +34,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from rank_increase.notation import PRODUCT_NAMES
+from rank_increase.notation import PRODUCT_NAMES, log_alpha
 from rank_increase.registry import RegistryError, registered
 from rank_increase.tables import SCHEMAS
 
@@ -132,9 +132,9 @@ def _check(entry):
 def study_settings(study):
     """Parameters that claims may take from the configuration; a dict, empty without a toy model.
 
-    active: a product is active above it. max_time: end of the toy runs, rescaled. movement: largest movement of a
-    product within a perturbation window on a plateau. speed: largest speed of a product at rest, per unit of rescaled
-    time. variants: toy variant -> its settings, a dict.
+    active: a product is active above it. movement: largest movement of a product within a perturbation window on a
+    plateau. speed: largest speed of a product at rest, per unit of rescaled time. unit: of rescaled time in
+    perturbation windows, ln(1/alpha). variants: toy variant -> its settings, a dict.
 
     Parameters
     ----------
@@ -147,10 +147,10 @@ def study_settings(study):
         return {}
     return {
         "active": toy["activation_weight"] ** 2,
-        "max_time": toy["max_time"],
         "variants": study.get("variants", {}),
         "movement": MOVEMENT,
         "speed": MOVEMENT / (assumptions["plateaus"]["follow"] if assumptions else FOLLOW),
+        "unit": -log_alpha(assumptions["alpha"]) if assumptions else 1.0,
     }
 
 

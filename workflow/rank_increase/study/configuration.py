@@ -226,7 +226,7 @@ class Plateaus(Section):
     std: Positive = 0.05
     """Standard deviation of the noise (paper: 0.05)."""
     follow: Positive = 6.1
-    """How long to follow at most, in units of ln(1/alpha): 1000 epochs of the paper, at a step of 0.45 and alpha = 1e-32."""
+    """The longest time to follow, in units of ln(1/alpha): 1000 epochs of the paper, at a step of 0.45 and 1e-32."""
 
 
 class Activations(Section):

@@ -92,7 +92,7 @@ class LogCoordinates:
 class Crossing:
     """A coordinate whose larger weight passes a threshold, upwards (direction 1) or downwards (-1).
 
-    `threshold` is the threshold as given to `integrate`. `state` is the state s of the whole flow at that time, shape (p,).
+    `threshold` is as given to `integrate`; `state` is the state s of the whole flow at that time, shape (p,).
     """
 
     time: float

@@ -12,7 +12,7 @@ class Return:
     """Where the gradient flow from a perturbed point comes to rest, all coordinates but those perturbed exactly zero.
 
     Distances are the largest absolute difference of the products to those at theta_k, k = `stage`, before and after;
-    the latter is infinite if the flow does not come to rest at a strict minimum. `std` is the standard deviation of the noise.
+    the latter is infinite if the flow does not come to rest at a strict minimum. `std` is that of the noise.
     """
 
     assumption: str
