@@ -19,7 +19,7 @@ from rank_increase.tables import SCHEMAS
 STUDY = {
     "study": "demo",
     "toy": {"activation_weight": 0.1, "max_time": 100.0},
-    "assumptions": {"alpha": "1e-16", "plateaus": {"follow": 5.0}},
+    "assumptions": {"plateaus": {"follow": 5.0}},
 }
 
 
@@ -114,7 +114,6 @@ def test_settings_follow_the_configuration():
         "variants": {},
         "movement": 0.05,
         "speed": pytest.approx(0.01),
-        "unit": pytest.approx(16 * math.log(10)),
     }
     assert study_settings(STUDY | {"assumptions": None})["speed"] == pytest.approx(0.05 / 6.1)
     assert study_settings(STUDY | {"toy": None}) == {}

@@ -20,7 +20,7 @@ VARIANTS = {
     "gd_half": FLOW | {"method": "gd", "step": 0.2},
     "gd_large": FLOW | {"method": "gd", "dim": 50, "step": 0.2},
 }
-SETTINGS = {"active": 0.01, "movement": 0.05, "speed": 0.01, "unit": 70.0, "variants": VARIANTS}
+SETTINGS = {"active": 0.01, "movement": 0.05, "speed": 0.01, "variants": VARIANTS}
 TIME = np.linspace(0, 100, 201)
 RUN, PROBLEM = ["variant", "alpha", "seed"], ["variant", "seed"]
 ADDED = {"perturbations": ["assumption", "seed"]} | dict.fromkeys(("stages", "theorem", "orbits", "returns"), PROBLEM)
@@ -133,7 +133,7 @@ def window(assumption, noise_on, end, movement=0.0, number=0, seed=0):
     reference = movement * time / 10
     return [
         {"assumption": assumption, "seed": seed, "run": number, "noise_on": noise_on, "perturbed_at": 0.0,
-         "relaxation": 0.01 if number else np.nan,
+         "relaxation": 0.7 if number else np.nan,
          "rescaled_time": t, "product": "KQ", "index": 0, "value": r + 1 + (end - 1) * t / 10, "reference": r}
         for t, r in zip(time, reference, strict=True)
     ]  # fmt: skip
@@ -304,11 +304,11 @@ def test_windows_that_do_not_count_are_counted(name):
     claim = outcome(CASES[name][0], name)
     good, every = (17, 20) if "4_3" in name else (31, 34)
     assert claim.n == f"{good} of {every} windows in 1 problem (seed 0)"
-    assert f"{good} of {good} with the noise on active weights alone; 3 more windows do not count" in claim.details
-    # Windows are 10 long in units of 70; exp(-0.01 * 700) is below a tenth, and the first is before any stage.
-    assert claim.details.endswith(
-        "1 are before the first stage, and 0 so short that the slowest mode keeps more than a tenth"
-    )
+    assert f"{good} of {good} with the noise on active weights alone; 3 more do not count" in claim.details
+    # exp(-0.7 * 10) is below a tenth, and the first is before any stage.
+    assert claim.details.endswith("1 are before the first stage, and in 0 the slowest mode keeps more than a tenth")
+    tables = {"perturbations": CASES[name][0]["perturbations"].assign(relaxation=0.2)}
+    assert f"and in {every} the slowest mode" in outcome(tables, name).details
     few = windows("plateaus" if "4_3" in name else "activations", 16, 0)
     assert outcome(few, name).verdict == "not tested"
 

@@ -70,7 +70,7 @@ def test_perturbation_runs_become_rows_with_their_reference():
     frame = perturbation_frame(moments, -4.0, 2, [*stages, Stage(2.1, 1, 1, np.ones(4), 0.1, 0.5, (), 0.6)])
     assert len(frame) == 32
     assert set(frame["perturbed_at"]) == {2.0}
-    assert set(frame["relaxation"]) == {0.2}  # half of the curvature where the path rests at rescaled time 2
+    assert set(frame["relaxation"]) == {0.8}  # half of the curvature where the path rests at rescaled time 2, times 4
     assert perturbation_frame(moments, -4.0, 2, [])["relaxation"].isna().all()
     rows = frame.set_index(["run", "noise_on", "rescaled_time", "product", "index"])[["value", "reference"]]
     assert rows.loc[(0, "all", 3.0, "VO", 1)].tolist() == [7.0, 1.0]

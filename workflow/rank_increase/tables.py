@@ -113,7 +113,7 @@ SCHEMAS = {
             ("run", pa.int32()),
             ("noise_on", pa.string()),  # nonnegligible: weights above the threshold; support: active ones alone
             ("perturbed_at", pa.float64()),  # rescaled
-            ("relaxation", pa.float64()),  # slowest rate at theta_k, per unit of true time; null before the first stage
+            ("relaxation", pa.float64()),  # slowest rate at theta_k, per rescaled time; null before the first stage
             ("rescaled_time", pa.float64()),
             _PRODUCT,
             ("index", pa.int32()),

@@ -34,7 +34,7 @@ from itertools import groupby
 
 import pandas as pd
 
-from rank_increase.notation import PRODUCT_NAMES, log_alpha
+from rank_increase.notation import PRODUCT_NAMES
 from rank_increase.registry import RegistryError, registered
 from rank_increase.tables import SCHEMAS
 
@@ -133,8 +133,8 @@ def study_settings(study):
     """Parameters that claims may take from the configuration; a dict, empty without a toy model.
 
     active: a product is active above it. movement: largest movement of a product within a perturbation window on a
-    plateau. speed: largest speed of a product at rest, per unit of rescaled time. unit: of rescaled time in
-    perturbation windows, ln(1/alpha). variants: toy variant -> its settings, a dict.
+    plateau. speed: largest speed of a product at rest, per unit of rescaled time. variants: toy variant -> its
+    settings, a dict.
 
     Parameters
     ----------
@@ -150,7 +150,6 @@ def study_settings(study):
         "variants": study.get("variants", {}),
         "movement": MOVEMENT,
         "speed": MOVEMENT / (assumptions["plateaus"]["follow"] if assumptions else FOLLOW),
-        "unit": -log_alpha(assumptions["alpha"]) if assumptions else 1.0,
     }
 
 

@@ -239,8 +239,8 @@ def resolved_below(theorem, orbits):
     rights = {problem: rows["right"].mean() for problem, rows in both.groupby(PROBLEM, observed=True)}
     half, most, all_ = (orbits["resolved_from"].astype(float).quantile([0.5, 0.9, 1]) / np.log(10)).tolist()
     details = (
-        f"as predicted: {both['right'].sum()} of {len(both)} stages and α; log10(1/α_0) is at most {half:.3g} for half of"
-        f" the stages, {most:.3g} for nine in ten, {all_:.3g} for all"
+        f"as predicted: {both['right'].sum()} of {len(both)} stages and α; log10(1/α_0) is at most {half:.3g} for half"
+        f" of the stages, {most:.3g} for nine in ten, {all_:.3g} for all"
     )
     return _in_problems({problem: right >= 0.9 for problem, right in rights.items()}, "orbits and theorem", details)
 
@@ -295,8 +295,8 @@ def support_kept(stages):
     source="Assumption 4.4",
     statement="A stage ends at its θ_k from wherever it starts near the one before.",
     measure="problems in which every path comes to θ_k to 1e-6, after balanced noise on u = ±v of each size"
-    " around the θ before, on its support and the new coordinate, and with all other coordinates zero; lower end of the 95 %"
-    " interval of their share",
+    " around the θ before, on its support and the new coordinate, and with all other coordinates zero; lower end of the"
+    " 95 % interval of their share",
     relation=">=",
     threshold=0.8,
     reason="As a rule: in four of five problems. 1e-6: far above rounding, and far below the noise, 0.01 and more, and"
@@ -327,12 +327,11 @@ def returns_in_the_limit(returns, *, assumption: Name):
     tables=["perturbations"],
     data="perturbations, plateaus, noise on nonnegligible",
 )
-def plateaus_return(perturbations, *, movement: Positive, unit: Positive):
+def plateaus_return(perturbations, *, movement: Positive):
     """Paths perturbed on a plateau return to the unperturbed path, in the paper's test."""
     return _windows_return(
         perturbations,
         "plateaus",
-        unit,
         lambda window: window.movement <= movement,
         f"moves by at most {movement:.2g} (is on a plateau)",
     )
@@ -351,18 +350,17 @@ def plateaus_return(perturbations, *, movement: Positive, unit: Positive):
     tables=["perturbations"],
     data="perturbations, activations, noise on nonnegligible",
 )
-def activations_return(perturbations, *, speed: Positive, unit: Positive):
+def activations_return(perturbations, *, speed: Positive):
     """Paths perturbed at an activation return to the unperturbed path, in the paper's test."""
     return _windows_return(
         perturbations,
         "activations",
-        unit,
         lambda window: window.final_speed <= speed,
         f"is slower than {speed:.2g} at its end (at rest)",
     )
 
 
-def _windows_return(perturbations, assumption, unit, usable, qualifier):
+def _windows_return(perturbations, assumption, usable, qualifier):
     """Share of the windows that return, of those that can show a return: for which `usable` is true."""
     rows = perturbations[perturbations["assumption"] == assumption]
     windows = {
@@ -374,17 +372,15 @@ def _windows_return(perturbations, assumption, unit, usable, qualifier):
     returned = both.get("nonnegligible", [])
     if len(returned) < ENOUGH:
         raise NotTested(f"{ENOUGH} windows in which the unperturbed path {qualifier}: there are {len(returned)}")
-    ends = rows.groupby(["seed", "run"])[["perturbed_at", "rescaled_time", "relaxation"]].max()
-    left = np.exp(-ends["relaxation"] * (ends["rescaled_time"] - ends["perturbed_at"]) * unit)  # of the slowest mode
     alone = both.get("support", [])
-    every = len(windows["nonnegligible"])
+    every = windows["nonnegligible"]
     details = (
         f"{sum(returned)} of {len(returned)} return, and {sum(alone)} of {len(alone)} with the noise on active weights"
-        f" alone; {every - len(returned)} more windows do not count: the path moves, or nothing is perturbed;"
-        f" {ends['relaxation'].isna().sum()} are before the first stage, and {(left > 0.1).sum()} so short that the slowest"
-        " mode keeps more than a tenth"
+        f" alone; {len(every) - len(returned)} more do not count: the path moves, or nothing is perturbed;"
+        f" {sum(np.isnan(window.slowest) for window in every.values())} are before the first stage, and in"
+        f" {sum(window.slowest > 0.1 for window in every.values())} the slowest mode keeps more than a tenth"
     )
-    n = f"{len(returned)} of {every} windows in {_problem_list(ends.index.get_level_values('seed'))}"
+    n = f"{len(returned)} of {len(every)} windows in {_problem_list(seed for seed, _ in every)}"
     return _lower_end(sum(returned), len(returned)), n, details
 
 

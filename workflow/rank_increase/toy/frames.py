@@ -125,7 +125,7 @@ def perturbation_frame(moments, log_alpha, dim, stages):
     dim : int
         Number of entries of a product.
     stages : list of algorithm1.Stage
-        Theirs is the relaxation: half of the curvature at theta_k, as u and v both move.
+        Their curvature c at theta_k gives the relaxation: u = ±v returns at rate c / 2, as both weights move.
     """
     times, curvature = [stage.time for stage in stages], np.array([np.nan, *(stage.curvature for stage in stages)])
     frames = [
@@ -134,7 +134,9 @@ def perturbation_frame(moments, log_alpha, dim, stages):
                 "run": number,
                 "noise_on": run.noise_on,
                 "perturbed_at": run.times[0] / -log_alpha,
-                "relaxation": curvature[np.searchsorted(times, run.times[0] / -log_alpha, side="right")] / 2,
+                "relaxation": curvature[np.searchsorted(times, run.times[0] / -log_alpha, side="right")]
+                / 2
+                * -log_alpha,
                 "rescaled_time": (run.times / -log_alpha).repeat(2 * dim),
                 **_labels(len(run.times), dim),
                 "value": run.perturbed.ravel(),
