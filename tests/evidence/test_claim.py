@@ -101,14 +101,14 @@ def test_claims_about_the_toy_model_come_first():
 
 def test_texts_state_the_numbers_of_the_study():
     claims = {claim.id: claim for claim in evaluate(declared_claims(), {}, study_settings(STUDY), {})}
-    assert "faster than 0.01 per unit" in claims["toy.weight_plateaus"].measure
-    assert "less than 0.1 of its mean rate" in claims["toy.loss_plateaus"].measure
+    assert "slower than 0.01" in claims["assumption_4_4.paper_test"].measure
+    assert "more than 0.001 per unit" in claims["toy.weight_plateaus"].measure
+    assert "At α = 1e-32," in claims["theorem.paper_scale"].statement
 
 
 def test_settings_follow_the_configuration():
     assert study_settings(STUDY) == {
         "active": pytest.approx(0.01),
-        "max_time": 100.0,
         "variants": {},
         "movement": 0.05,
         "speed": pytest.approx(0.01),

@@ -14,25 +14,27 @@ from rank_increase.figures.style import new_panels, paper_style, save_figure
 from rank_increase.figures.toy import (
     INACTIVE,
     MARK_SHADE,
-    LimitLoss,
     alpha_colors,
+    draw_constants,
     draw_limit,
     draw_limit_distance,
     draw_losses,
     draw_products,
+    draw_resolved,
     draw_stage_errors,
     draw_stage_times,
     draw_window,
     entry_colors,
     note_window,
     rank_colors,
+    read_limit,
     read_losses,
     read_products,
     stage_note,
     stage_scale,
     zoom_on_fall,
 )
-from rank_increase.notation import sort_alphas
+from rank_increase.notation import log_alpha, sort_alphas
 from rank_increase.registry import find, registered
 
 STAGES = pd.DataFrame(
@@ -86,7 +88,7 @@ def perturbation(reference, value, step=1.0, perturbed_at=500.0, **columns):
     """A run of the table "perturbations" in which only the entry ("VO", 0) moves."""
     paths = [np.array([[0.0, 0.0, position, 0.0] for position in path]) for path in (reference, value)]
     rows = run(paths[1], **columns).assign(reference=run(paths[0])["value"], perturbed_at=perturbed_at)
-    return rows.assign(rescaled_time=perturbed_at + step * rows["rescaled_time"])
+    return rows.assign(rescaled_time=perturbed_at + step * rows["rescaled_time"], relaxation=0.5)
 
 
 @pytest.fixture
@@ -136,6 +138,7 @@ def theorem():
         measured = predicted + np.array([1, -2, 4]) * 8 / scale
         frames.append(pd.DataFrame({"variant": "diagonal", "seed": 0, "alpha": alpha, "stage": [1, 2, 3]}))
         frames[-1]["predicted_time"] = predicted
+        frames[-1]["scaled_delay"] = (measured - predicted) * scale
         frames[-1]["measured_time"] = np.where((alpha == "1e-4") & (predicted == 300), np.nan, measured)
     return pd.concat(frames, ignore_index=True)
 
@@ -292,7 +295,7 @@ def test_every_run_is_shown_and_those_to_be_read_with_care_are_shaded(study, fig
         for name, seed in ((assumption, 0), ("other", 0), (assumption, 1))
         for noise_on, shift in (("nonnegligible", 0.1), ("support", np.linspace(0.2, 0.1, 11)))
     )
-    options = {"movement": 0.05} | ({"follow": 5.0} if figure == "fig10" else {})
+    options = {"movement": 0.05, "rows": 9} | ({"follow": 5.0} if figure == "fig10" else {})
     panels = draw(figure, study(perturbations=table, stages=STAGES), seed=0, **options).axes
     panels = np.reshape(panels[:6], (3, 2))
     for number, (left, right) in enumerate(panels):
@@ -348,7 +351,7 @@ def test_stage_errors_are_median_percentiles_and_largest(panel, theorem):
 
 
 def test_the_limit_steps_down_at_the_predicted_times(panel):
-    limit = LimitLoss.of(STAGES, losses(**{"1e-3000": [1.0, 0.9], "0.1": [1.1, 0.9]}))
+    limit = read_limit(losses(**{"1e-3000": [1.0, 0.9], "0.1": [1.1, 0.9]}), STAGES)
     assert limit.times.tolist() == [0, 2, 4, 6] and limit.heights.tolist() == [1, 0.75, 0.5, 0.25]
     assert limit.at(np.array([0, 1.9, 2, 5, 100])).tolist() == [1, 1, 0.75, 0.5, 0.25]
     draw_limit(panel, limit, 8.0)
@@ -357,37 +360,44 @@ def test_the_limit_steps_down_at_the_predicted_times(panel):
     assert line.get_xydata().tolist() == [[0, 1], [2, 0.75], [4, 0.5], [6, 0.25], [8, 0.25]]
 
 
-def test_the_distance_of_late_steps_lies_within_its_bounds():
-    limit = LimitLoss(np.array([0, 2.0, 4.0, 6.0]), np.array([1, 0.75, 0.5, 0.25]))
-    time, delay = np.linspace(0, 8, 41), 0.3
-    curve = pd.DataFrame({"rescaled_time": time, "loss": limit.at(np.maximum(time - delay, 0))})
-    estimate, lower, upper = limit.distance(curve.sample(frac=1, random_state=0))
-    exact = 3 * 0.25 * delay / 8
-    assert lower <= exact <= upper and lower <= estimate <= upper
-    assert upper - lower < 0.25 * 3 * 0.4 / 8 and estimate == pytest.approx(exact, rel=0.4)
-
-
-def test_a_loss_that_is_the_limit_at_every_moment_may_be_as_far_as_a_moment_lasts():
-    limit = LimitLoss(np.array([0, 3.0]), np.array([1, 0.5]))
-    estimate, lower, upper = limit.distance(
-        losses(**{"0.1": limit.at(np.arange(0.0, 9.0, 2)).tolist()}).assign(rescaled_time=np.arange(0.0, 9.0, 2))
-    )
-    assert (estimate, lower) == (0, 0) and upper == pytest.approx(0.5 * 2 / 8)
-
-
-def test_the_distance_to_the_limit_is_drawn_with_its_bounds(panel):
+def test_the_distance_to_the_limit_is_drawn_for_each_alpha(panel):
     curves = losses(**{"1e-8": [1.0, 1.0, 0.9, 0.75, 0.6, 0.5, 0.4], "0.1": [1.0, 1.0, 1.0, 0.9, 0.9, 0.6, 0.6]})
-    limit = LimitLoss.of(STAGES, curves)
-    draw_limit_distance(panel, curves, limit, alpha_colors(curves["alpha"]))
-    bar, point = panel.lines[2:4]
-    estimate, lower, upper = limit.distance(curves[curves["alpha"] == "1e-8"])
-    assert point.get_xydata() == pytest.approx(np.array([[8 * np.log(10), estimate]]))
-    assert bar.get_ydata() == pytest.approx([lower, upper])
+    limit = read_limit(curves, STAGES)
+    draw_limit_distance(panel, curves.sample(frac=1, random_state=0), limit, alpha_colors(curves["alpha"]))
+    expected = [
+        [-log_alpha(alpha), limit.distance(np.arange(7.0), curves.loc[curves["alpha"] == alpha, "loss"].to_numpy()) / 6]
+        for alpha in ("0.1", "1e-8")
+    ]
+    np.testing.assert_allclose(np.concatenate([line.get_xydata() for line in panel.lines[:2]]), expected)
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
+    (x, y), (x2, y2) = panel.lines[2].get_xy1(), panel.lines[2].get_xy2()
+    assert np.log(y2 / y) / np.log(x2 / x) == pytest.approx(-1) and [x, y] == pytest.approx(expected[1])
+
+
+def test_constants_are_drawn_against_what_is_predicted(panel, theorem):
+    joined = theorem.assign(delay=np.arange(len(theorem), dtype=float))
+    draw_constants(panel, joined, alpha_colors(theorem["alpha"]))
+    for line, alpha in zip(panel.lines, ("1e-4", "1e-8"), strict=False):
+        rows = joined[joined["alpha"] == alpha]
+        np.testing.assert_array_equal(line.get_xydata(), rows[["delay", "scaled_delay"]])
+    assert panel.lines[2].get_slope() == 1
+
+
+def test_the_share_of_stages_told_apart_is_drawn_with_its_prediction(panel, theorem):
+    rows = theorem.assign(missing=[0, 1, 0, 0, 0, 0], extra=[0, 0, 2, 0, 0, 1])
+    of_alpha = {alpha: of["missing"].add(of["extra"]).eq(0).mean() for alpha, of in rows.groupby("alpha")}
+    orbits = pd.DataFrame({"resolved_from": np.log(10) * np.array([5.0, 3.0, 0.0, 1000.0])})
+    draw_resolved(panel, rows, orbits, alpha_colors(theorem["alpha"]))
+    predicted, *measured = panel.lines
+    for line, alpha, x in zip(measured, ("1e-4", "1e-8"), (4, 8), strict=True):
+        np.testing.assert_allclose(line.get_xydata(), [[x, of_alpha[alpha]]])
+    # Half of the four stages by 3, three by 5; the last is beyond what is shown.
+    steps = [[2, 0], [2, 0.25], [3, 0.5], [5, 0.75], [16, 1], [16, 1]]
+    np.testing.assert_allclose(predicted.get_xydata(), steps)
 
 
 def test_the_detail_is_where_the_limit_falls(panel):
-    limit = LimitLoss.of(STAGES, losses(**{"0.1": [1.0, 0.9]}))
+    limit = read_limit(losses(**{"0.1": [1.0, 0.9]}), STAGES)
     zoom_on_fall(panel, limit, 0.8, 0.4)
     assert (panel.get_xlim(), panel.get_ylim()) == ((2, 6), (0.4, 0.8))
     zoom_on_fall(panel, limit, 0.8, 0.1)  # it does not get there
@@ -453,7 +463,7 @@ def test_figure_6_and_the_limit_show_every_alpha(study):
     assert [line.get_label() for line in panel.lines] == ["α = 0.1", "α = 1e-3000"]
     assert [text.get_text() for text in panel.get_legend().get_texts()] == ["α = 0.1", "α = 1e-3000"]
     limit = draw("fig_limit", tables, seed=0)
-    assert [len(axes.lines) for axes in limit.axes] == [3, 3, 5]
+    assert [len(axes.lines) for axes in limit.axes] == [3, 3, 3]
     [legend] = limit.legends
     assert [text.get_text() for text in legend.get_texts()][1:] == ["α = 0.1", "α = 1e-3000"]
 
@@ -465,6 +475,9 @@ def test_a_study_too_short_for_any_stage_still_has_its_figures(study, theorem):
         **trajectory(diagonal="0.1"),
     )
     draw("fig_limit", tables, seed=0)
+    orbits = pd.DataFrame({"variant": "diagonal", "seed": 0, "stage": [1], "delay": 1.0, "resolved_from": 1.0})[:0]
+    with pytest.raises(NothingToShow, match="^Algorithm 1 activates no coordinate in the time of the runs.$"):
+        draw("fig_constants", study(theorem=theorem[:0], orbits=orbits))
     draw("fig07", tables, seed=0, alphas=["0.1"])
     with pytest.raises(NothingToShow, match="^Algorithm 1 activates no coordinate in the time of the runs.$"):
         draw("fig_stage_times", tables)

@@ -139,19 +139,25 @@ def moments_of(trajectory, seed, runs, kind, **options):
 
 
 def test_random_moments_are_sorted_of_the_wanted_length_and_those_of_their_seed(trajectory):
-    first, again, other = (moments_of(trajectory, seed, 6, random_moments, follow=6 * UNIT) for seed in (0, 0, 1))
+    options = {"active": 0.1, "follow": 6 * UNIT}
+    first, again, other = (moments_of(trajectory, seed, 6, random_moments, **options) for seed in (0, 0, 1))
     times = [moment.time for moment in first]
     assert times == sorted(set(times)) == [moment.time for moment in again]
     assert len(times) == 6
     assert 0 < times[0] < times[-1] < END
     assert times[0] != other[0].time
-    np.testing.assert_allclose([moment.end - moment.time for moment in first], 6 * UNIT)
-    expected, _ = integrate(*trajectory, np.array([0.0, *times]), **TOLERANCES)
-    np.testing.assert_allclose([moment.state for moment in first], expected[1:], rtol=1e-12)
+    _, crossings = integrate(*trajectory, np.array([0.0, END + 12 * UNIT]), thresholds=[0.1], **TOLERANCES)
+    for moment in first:  # halfway to the next activation, or after 6
+        next_one = min([crossing.time for crossing in crossings if crossing.time > moment.time], default=np.inf)
+        expected = min(moment.time + 6 * UNIT, (moment.time + next_one) / 2)
+        np.testing.assert_allclose(moment.end, expected, rtol=1e-9)
+    assert len({round(moment.end - moment.time, 6) for moment in first}) > 1
+    expected, _ = integrate(*trajectory, np.array([0.0, *times, END + 12 * UNIT]), **TOLERANCES)
+    np.testing.assert_allclose([moment.state for moment in first], expected[1:-1], rtol=1e-12)
     assert {moment.activated for moment in first} == {None}
 
 
-def test_activations_are_followed_until_the_next_coordinate_becomes_active(trajectory):
+def test_activations_are_followed_halfway_until_the_next_coordinate_becomes_active(trajectory):
     _, crossings = integrate(*trajectory, np.array([0.0, END]), thresholds=[1e-5, 0.1], **TOLERANCES)
     assert {crossing.direction for crossing in crossings} == {1}
     noticed = {crossing.time: crossing for crossing in crossings if crossing.threshold == 1e-5}
@@ -165,7 +171,8 @@ def test_activations_are_followed_until_the_next_coordinate_becomes_active(traje
         assert noticed[moment.time].coordinate == moment.activated
         np.testing.assert_array_equal(moment.state, noticed[moment.time].state)
         assert larger_weight(trajectory[1], moment.state)[moment.activated] == pytest.approx(1e-5, rel=1e-6)
-        assert moment.end == min(time for time in active.values() if time > active[moment.activated])
+        next_one = min(time for time in active.values() if time > active[moment.activated])
+        assert moment.end == (active[moment.activated] + next_one) / 2
 
 
 def test_activations_are_drawn_once_and_are_those_of_their_seed(trajectory):

@@ -238,7 +238,7 @@ def test_a_threshold_at_the_very_end_of_a_solver_step_is_crossed_once(small_prob
     problem = small_problem()
     head, steps = problem.head(), []
     coordinates, s = initial_state(problem.theta_0, log_alpha("1e-8"))
-    integrate(head, coordinates, s, np.array([0.0, 2000.0]), on_step=steps.append, **TOLERANCES)
+    integrate(head, coordinates, s, np.array([0.0, 2000.0]), on_step=lambda time, _: steps.append(time), **TOLERANCES)
     times = np.array([0.0, *steps])
     states, _ = integrate(head, coordinates, s, times, **TOLERANCES)
     i = int(np.argmax(abs(states[-1])))
@@ -259,7 +259,7 @@ def test_plateaus_cost_no_more_steps_the_longer_they_are(small_problem):
     def steps(alpha, limit):
         taken = []
 
-        def count(time):
+        def count(time, _):
             taken.append(time)
             assert len(taken) < limit, "the Jacobian is of no help to the solver"
 
@@ -274,16 +274,17 @@ def test_plateaus_cost_no_more_steps_the_longer_they_are(small_problem):
 def test_gradient_descent_tends_to_the_flow_in_proportion_to_its_step(small_problem):
     problem = small_problem()
     times = np.linspace(0, 400, 11)
-    flow = diagonal_run(problem, log(0.01), times, 1e-10, 1e-9, weight=0.1)
+    run = diagonal_run(problem, log(0.01), times, 1e-10, 1e-9, weight=0.1)
+    flow = run.values[np.isin(run.time, times)]
     coarse, half, quarter = (
         descent_run(problem, log(0.01), times, method="gd", step=step, weight=0.1).values for step in (0.5, 0.25, 0.125)
     )
-    assert abs(flow.values[-1]).max() > 0.5
-    error, half_error = abs(coarse - flow.values).max(), abs(half - flow.values).max()
+    assert abs(flow[-1]).max() > 0.5
+    error, half_error = abs(coarse - flow).max(), abs(half - flow).max()
     assert 1e-3 < error < 0.1
     assert 1.8 < error / half_error < 2.2
     # Richardson: the error of first order cancels, and what is left falls with the square of the step.
-    left, half_left = abs(2 * half - coarse - flow.values).max(), abs(2 * quarter - half - flow.values).max()
+    left, half_left = abs(2 * half - coarse - flow).max(), abs(2 * quarter - half - flow).max()
     assert left < error / 20
     assert 3 < left / half_left < 5
 
@@ -307,8 +308,9 @@ def test_a_run_of_the_flow_records_loss_products_and_events(small_problem):
     problem = small_problem()
     times, called = np.linspace(0, 3000, 31), []
     run = diagonal_run(problem, log_alpha("1e-8"), times, **TOLERANCES, weight=0.1, on_step=called.append)
-    np.testing.assert_array_equal(run.time, times)
-    assert run.values.shape == (31, 2, 6)
+    assert np.isin(times, run.time).all()
+    assert (np.diff(run.time) > 0).all()
+    assert run.values.shape == (len(run.time), 2, 6)
     losses = [problem.head().loss_and_g(values.ravel())[0] for values in run.values]
     np.testing.assert_allclose(run.loss, losses, rtol=1e-12)
     assert (np.diff(run.loss) <= 1e-9).all()
@@ -319,6 +321,33 @@ def test_a_run_of_the_flow_records_loss_products_and_events(small_problem):
     size = abs(run.values[-1].ravel())
     assert {i for i in range(12) if size[i] > 0.02} <= active <= {i for i in range(12) if size[i] > 0.005}
     assert len(active) >= 3
+
+
+@pytest.mark.parametrize("alpha", ["0.01", "1e-8", "1e-300"])
+def test_a_run_is_recorded_where_it_moves(small_problem, alpha):
+    """Areas under its curves do not need a fine grid: they are those of a grid of ten thousand times."""
+    problem, end = small_problem(), -300 * log_alpha(alpha)
+    coarse, fine = (
+        diagonal_run(problem, log_alpha(alpha), np.linspace(0, end, count), **TOLERANCES, weight=0.1)
+        for count in (2, 10001)
+    )
+    assert len(coarse.time) < 400
+    area, expected = (np.trapezoid(run.loss, run.time) for run in (coarse, fine))
+    assert area == pytest.approx(expected, abs=1e-4 * fine.loss[0] * end)
+
+
+def test_coordinates_may_have_thresholds_of_their_own(small_problem):
+    problem, times = small_problem(), np.linspace(0, 3000, 3)
+    coordinates, s = initial_state(problem.theta_0, log_alpha("1e-8"))
+    own = np.where(np.arange(12) % 2, 0.3, 0.05)
+    _, crossings = integrate(problem.head(), coordinates, s, times, thresholds=[own, 0.05, 0.3], **TOLERANCES)
+    passed = [(each.time, each.coordinate) for each in crossings if each.threshold is own]
+    low, high = (
+        [(each.time, each.coordinate) for each in crossings if each.threshold is not own and each.threshold == weight]
+        for weight in (0.05, 0.3)
+    )
+    assert passed == sorted([(t, i) for t, i in low if not i % 2] + [(t, i) for t, i in high if i % 2])
+    assert {i % 2 for _, i in passed} == {0, 1}
 
 
 @pytest.mark.parametrize("weight", [0.03, 0.1, 0.3])

@@ -10,6 +10,7 @@ from rank_increase.toy.frames import (
     event_frame,
     loss_frame,
     perturbation_frame,
+    read_stages,
     stage_frame,
     trajectory_frame,
 )
@@ -91,16 +92,19 @@ def test_perturbation_runs_become_rows_with_their_reference():
         [PerturbedRun(name, times, np.arange(8.0).reshape(2, 4) + shift, reference) for name in ("all", "some")]
         for shift in (0, 100)
     ]
-    frame = perturbation_frame(moments, -4.0, 2)
+    stages = [Stage(time, 0, 1, np.ones(4), 0.3, 0.5, (), curvature) for time, curvature in ((1.0, 0.2), (1.9, 0.4))]
+    frame = perturbation_frame(moments, -4.0, 2, [*stages, Stage(2.1, 1, 1, np.ones(4), 0.1, 0.5, (), 0.6)])
     assert len(frame) == 32
     assert set(frame["perturbed_at"]) == {2.0}
+    assert set(frame["relaxation"]) == {0.8}  # half of the curvature where the path rests at rescaled time 2, times 4
+    assert perturbation_frame(moments, -4.0, 2, [])["relaxation"].isna().all()
     rows = frame.set_index(["run", "noise_on", "rescaled_time", "product", "index"])[["value", "reference"]]
     assert rows.loc[(0, "all", 3.0, "VO", 1)].tolist() == [7.0, 1.0]
     assert rows.loc[(1, "some", 2.0, "KQ", 0)].tolist() == [100.0, 1.0]
 
 
 def test_no_perturbation_runs_make_an_empty_table(tmp_path):
-    write_table(tmp_path / "perturbations.parquet", perturbation_frame([], -4.0, 2), "perturbations", {})
+    write_table(tmp_path / "perturbations.parquet", perturbation_frame([], -4.0, 2, []), "perturbations", {})
     assert len(read_table(tmp_path / "perturbations.parquet")) == 0
 
 
@@ -126,5 +130,8 @@ def test_stages_are_numbered_from_one_and_give_both_products(tmp_path):
         "deactivated": [0, 1],
         "curvature": [0.2, 0.1],
     }
+    for expected, stage in zip(stages, read_stages(tmp_path / "stages.parquet", (2, 3)), strict=True):
+        assert vars(expected) | {"product": 0} == vars(stage) | {"product": 0}
+        np.testing.assert_array_equal(stage.product, expected.product)
     write_table(tmp_path / "none.parquet", stage_frame([], (2, 3)), "stages", {})
-    assert len(read_table(tmp_path / "none.parquet")) == 0
+    assert read_stages(tmp_path / "none.parquet", (2, 3)) == []

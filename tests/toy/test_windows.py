@@ -13,7 +13,8 @@ def perturbation(reference, value, step=1.0, perturbed_at=500.0):
         for product in ("KQ", "VO")
         for index in (0, 1)
     ]
-    return pd.DataFrame(records, columns=["rescaled_time", "product", "index", "reference", "value"])
+    rows = pd.DataFrame(records, columns=["rescaled_time", "product", "index", "reference", "value"])
+    return rows.assign(relaxation=0.4)
 
 
 def test_a_window_is_measured_in_the_largest_difference_over_entries():
@@ -22,6 +23,7 @@ def test_a_window_is_measured_in_the_largest_difference_over_entries():
     assert (window.start_distance, window.end_distance) == pytest.approx((0.4, 0.1))
     assert (window.movement, window.final_speed) == (1.0, 0.0)
     assert window.ratio == pytest.approx(0.25)
+    assert window.slowest == pytest.approx(np.exp(-0.4 * 5))
     on_support = Window.of(perturbation(reference, reference + np.linspace(0.2, 0.1, 11), step=0.5))
     assert window.distances(on_support) == "distance 0.400 to 0.100, ratio 0.25 (support: 0.50)"
 
@@ -45,12 +47,14 @@ def test_the_final_speed_is_that_of_the_last_tenth_per_unit_of_time():
 
 @pytest.mark.parametrize(("movement", "off"), [(0.049, False), (0.051, True)])
 def test_only_a_reference_that_moves_is_not_on_a_plateau(movement, off):
-    note, marked = Window(0.1, 0.05, movement, final_speed=9.0).plateau_note(0.05)
+    note, marked = Window(0.1, 0.05, movement, final_speed=9.0, slowest=0.624).plateau_note(0.05)
+    assert note.endswith("slowest mode keeps 0.62")
+    assert "slowest" not in Window(0.1, 0.05, movement, final_speed=9.0, slowest=np.nan).plateau_note(0.05)[0]
     assert marked == off and note.startswith("not on a plateau" if off else "on a plateau")
     assert f"{movement:.3f}" in note
 
 
 @pytest.mark.parametrize(("speed", "restless"), [(0.009, False), (0.011, True)])
 def test_only_a_reference_that_moves_at_the_end_is_not_at_rest(speed, restless):
-    note, marked = Window(0.1, 0.05, movement=9.0, final_speed=speed).rest_note(0.01)
+    note, marked = Window(0.1, 0.05, movement=9.0, final_speed=speed, slowest=0.1).rest_note(0.01)
     assert marked == restless and note.startswith("window ends before rest" if restless else "window ends at rest")

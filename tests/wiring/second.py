@@ -60,6 +60,8 @@ class Toy:
     def flow(self, theta, times, thresholds=(), rtol=1e-9):
         """Weights along gradient flow at `times`, and where the larger weight of a coordinate crosses a threshold.
 
+        A threshold may be an array with one for each coordinate.
+
         A crossing is a tuple of time, threshold, coordinate, direction and all weights. The absolute tolerance is far
         below every weight: the smallest decide what grows next.
         """
@@ -69,7 +71,7 @@ class Toy:
             first = i // dim * 2 * dim + i % dim
             return max(y[[first, first + dim]], key=abs)
 
-        watched = [(threshold, i) for threshold in thresholds for i in range(2 * dim)]
+        watched = [(h, i) for each in thresholds for i, h in enumerate(np.broadcast_to(each, 2 * dim))]
         solution = solve_ivp(
             lambda t, y: self.loss_and_velocity(y.reshape(shape))[1].ravel(),
             (times[0], times[-1]),

@@ -25,7 +25,7 @@ NAMES = {"KQ": KQ, "VO": VO}
 DELTAS = {"KQ": r"$\Delta W_K W_Q^\top$", "VO": r"$\Delta W_V W_O^\top$"}
 RANDOM = {"random_product": "random change of equal norm", "noisy_factors": "random change of the factors"}
 FIGURES = ["fig02", "fig06", "fig07", "fig08", "fig09", "fig10", "fig_dense", "fig_limit", "fig_stage_times"]
-FIGURES += ["fig_linear_attention"]
+FIGURES += ["fig_linear_attention", "fig_constants"]
 FIGURES += ["fig01", "fig03", "fig04", "fig05", "fig11", "fig12", "fig13", "fig14", "fig15", "fig16"]
 GRAY = "#d6d6d6"  # of entries that never become active
 
@@ -204,6 +204,9 @@ def test_perturbations_are_of_their_assumption_with_their_numbers(wired, name, a
         )
         if assumption == "plateaus":
             said = f"{'not ' * marked}on a plateau: reference moves {found['movement']:.3f}"
+            length = rows["rescaled_time"].max() - rows["rescaled_time"].min()
+            kept = math.exp(-rows["relaxation"].iloc[0] * length)
+            said += "" if math.isnan(kept) else f", slowest mode keeps {kept:.2f}"
         else:
             said = f"window ends {'before' if marked else 'at'} rest: speed {found['speed']:.3f}"
         assert notes[1] == said
@@ -229,14 +232,32 @@ def test_limit_shows_losses_over_the_prediction_and_their_distance(wired):
             assert_curve(curve, *loss_of(wired, "diagonal", alpha), f"α = {alpha}")
         assert_darker_and_darker(losses)
     drawn = curves(distances)
-    assert_darker_and_darker(drawn[1::2])
-    for number, alpha in enumerate(alphas):
-        (_, bar_x, bounds, _), (_, x, estimate, _) = drawn[2 * number : 2 * number + 2]
-        time, loss = loss_of(wired, "diagonal", alpha)
-        at = np.array([heights[times <= moment][-1] for moment in time])
-        np.testing.assert_allclose([*bar_x, *x], -math.log(float(alpha)))
-        np.testing.assert_allclose(estimate, np.trapezoid(abs(loss - at), time) / MAX_TIME)
-        assert bounds[0] <= estimate[0] <= bounds[1]
+    assert_darker_and_darker(drawn)
+    fine = (np.arange(200000) + 0.5) / 200000 * MAX_TIME
+    height = heights[np.searchsorted(times, fine, side="right") - 1]
+    for (_, x, estimate, _), alpha in zip(drawn, alphas, strict=True):
+        np.testing.assert_allclose(x, -math.log(float(alpha)))
+        expected = abs(np.interp(fine, *loss_of(wired, "diagonal", alpha)) - height).mean()
+        np.testing.assert_allclose(estimate, expected, rtol=1e-3)
+
+
+def test_constants_are_those_of_the_orbits(wired):
+    figure = wired.figure("fig_constants")
+    constants, resolved = panels(figure)
+    theorem, orbits = wired.table("tables/theorem"), wired.table("tables/orbits")
+    said = {(row["seed"], row["stage"]): row for row in orbits.to_dict("records")}
+    step, *shares = curves(resolved)
+    for curve, share, alpha in zip(curves(constants), shares, ("0.01", "1e-8", "1e-32"), strict=True):
+        rows = theorem[theorem["alpha"] == alpha].to_dict("records")
+        predicted = [said[row["seed"], row["stage"]]["delay"] for row in rows]
+        found = sorted(zip(curve[1].tolist(), map(str, curve[2]), strict=True))
+        assert found == sorted(zip(predicted, (str(row["scaled_delay"]) for row in rows), strict=True))
+        alone = [row["missing"] == row["extra"] == 0 for row in rows]
+        assert_curve(share, [-math.log10(float(alpha))], [np.mean(alone)])
+        assert legend(figure)[f"α = {alpha}"] == curve[3] == share[3]
+    bounds = np.sort(orbits["resolved_from"]) / math.log(10)
+    np.testing.assert_allclose(step[1][1:-1], np.clip(bounds, 1, 64))
+    np.testing.assert_allclose(step[2][1:-1], np.arange(1, len(bounds) + 1) / len(bounds))
 
 
 def test_stage_times_are_those_of_each_seed(wired):

@@ -166,7 +166,7 @@ def test_published_tables_are_those_of_the_study(wired, name):
 def test_published_pages_and_figures_are_those_of_the_study(wired):
     folder = wired.folder / "results/published/wired"
     names = ["claims.md", "explorer.html", *(f"figures/{p.name}" for p in (wired.results / "figures").glob("*.png"))]
-    assert len(names) == 2 + 19
+    assert len(names) == 2 + 20
     for name in names:
         assert (folder / name).read_bytes() == (wired.results / name).read_bytes()
     tables = [f"tables/{name}.parquet" for name in TABLES]
@@ -198,6 +198,8 @@ def test_plan_counts_jobs_operations_and_hours(wired, said):
         "run_algorithm1": "toy/diagonal/seed_*/stages.parquet",
         "train_toy": "toy/*/alpha_*/seed_*/trajectory.parquet",
         "compare_theorem": "toy/diagonal/seed_*/theorem.parquet",
+        "follow_orbits": "toy/diagonal/seed_*/orbits.parquet",
+        "perturb_limit": "toy/diagonal/seed_*/returns.parquet",
         "perturb_toy": "assumptions/*/seed_*/perturbations.parquet",
         "run_linear_attention": "linear_attention/seed_*/linear_attention.parquet",
         "prepare_dataset": "datasets/*/manifest.json",

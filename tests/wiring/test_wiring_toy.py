@@ -15,6 +15,7 @@ from wired import NETWORK_TABLES, TOY_TABLES
 SAMPLES, TOKENS, DIM, MAX_TIME, ACTIVE = 20, 3, 4, 120, 0.2
 PROBLEMS = [("diagonal", 3), ("diagonal", 7), ("full", 3), ("full", 7), ("full_dense", 7), ("diagonal_gd", 7)]
 PROBLEMS += [("diagonal_sgd", 3), ("diagonal_sgd", 7)]
+OF_PROBLEMS = ("stages", "theorem", "orbits", "returns")
 LABELS = [(product, index) for product in ("KQ", "VO") for index in range(DIM)]
 STEP, BATCH = 0.4, 6
 
@@ -69,6 +70,17 @@ def test_only_the_dense_teacher_is_dense(wired):
         assert min(off) > 0.1 if variant == "full_dense" else max(off) == 0
 
 
+def levels_of(wired, seed):
+    """Half of what a coordinate's product is at the end of the stage that activates it; else the least of these."""
+    stages = wired.table(f"toy/diagonal/seed_{seed}/stages")
+    half = {}
+    for stage in stages.to_dict("records"):
+        label = stage["product"], stage["index"]
+        half.setdefault(label, []).append(abs(stage[label[0]][label[1]]) / 2)
+    least = {label: min(sizes) for label, sizes in half.items()}
+    return np.array([least.get(label, min(least.values())) for label in LABELS])
+
+
 @pytest.mark.parametrize(("alpha", "seed"), [("0.01", 3), ("0.01", 7), ("1e-8", 7), ("1e-32", 3)])
 def test_flow_of_diagonal_weights_is_that_of_the_weights_themselves(wired, alpha, seed):
     toy, unit = problem(wired, "diagonal", seed), -math.log(float(alpha))
@@ -76,8 +88,10 @@ def test_flow_of_diagonal_weights_is_that_of_the_weights_themselves(wired, alpha
     stages = wired.table("tables/stages")
     starts = stages.loc[stages["seed"] == seed, "predicted_time"].to_numpy()
     middles = (starts + np.append(starts[1:], MAX_TIME)) / 2
-    np.testing.assert_allclose(times / unit, np.union1d(np.linspace(0, MAX_TIME, 13), middles), rtol=1e-12)
-    weights, crossings = toy.flow(float(alpha) * toy.start, times, [ACTIVE])
+    wanted = np.union1d(np.linspace(0, MAX_TIME, 13), middles)
+    assert np.isclose(times[:, None] / unit, wanted, rtol=1e-12).any(axis=0).all()
+    assert len(times) > len(wanted) + 5 * len(starts)  # and where it moves
+    weights, crossings = toy.flow(float(alpha) * toy.start, times, [np.sqrt(levels_of(wired, seed))])
     expected = np.array([diagonals(theta) for theta in weights])
     np.testing.assert_allclose(values, expected, atol=1e-5)
     np.testing.assert_allclose(values[:2], expected[:2], rtol=1e-3)  # where all is tiny
@@ -180,6 +194,7 @@ def test_stages_are_those_of_algorithm_1(wired, seed):
 @pytest.mark.parametrize("seed", [3, 7])
 def test_theorem_compares_stages_with_activations_and_the_middle_of_stages(wired, seed):
     stages, theorem = (wired.table(f"toy/diagonal/seed_{seed}/{name}") for name in ("stages", "theorem"))
+    levels = dict(zip(LABELS, levels_of(wired, seed), strict=True))
     ends = [*stages["predicted_time"][1:], MAX_TIME]
     rows = []
     for alpha in ("0.01", "1e-8", "1e-32"):
@@ -192,11 +207,15 @@ def test_theorem_compares_stages_with_activations_and_the_middle_of_stages(wired
             assert len(near) == 2 * DIM
             limit = {label: stage[label[0]][label[1]] for label in LABELS}
             distance = max(abs(row["value"] - limit[row["product"], row["index"]]) for row in near.to_dict("records"))
+            found = {(row["product"], row["index"]): row["value"] for row in near.to_dict("records")}
+            missing = sum(found[k] * np.sign(limit[k]) < abs(limit[k]) / 2 for k in LABELS if limit[k])
+            extra = sum(abs(found[k]) >= levels[k] for k in LABELS if not limit[k])
             own = [n for n, rise in enumerate(rises) if (rise[0], rise[1]) == (stage["product"], stage["index"])]
             time = rises[own[0]][2] if own else math.nan
             order, delay = own[0] + 1 if own else math.nan, (time - start) * -math.log(float(alpha))
-            rows.append([alpha, stage["stage"], start, time, order, delay, distance])
+            rows.append([alpha, stage["stage"], start, time, order, delay, distance, missing, extra])
     columns = ["alpha", "stage", "predicted_time", "measured_time", "measured_order", "scaled_delay", "distance"]
+    columns += ["missing", "extra"]
     numbers = {"measured_order": float, "stage": int}
     found, expected = theorem[columns].astype(numbers), pd.DataFrame(rows, columns=columns).astype(numbers)
     pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-9, atol=1e-12)
@@ -207,7 +226,52 @@ def test_a_coordinate_fails_to_become_active_and_another_comes_out_of_order(wire
     theorem = wired.table("tables/theorem")
     assert theorem["measured_time"].isna().any()
     assert (theorem["measured_order"] != theorem["stage"]).any()
+    assert (theorem["missing"] > 0).any() and (theorem["extra"] > 0).any()
     assert (wired.table("tables/events")["direction"] == -1).any()
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_orbits_predict_when_stages_come_at_the_smallest_scale(wired, seed):
+    orbits, theorem = (wired.table(f"toy/diagonal/seed_{seed}/{name}") for name in ("orbits", "theorem"))
+    assert orbits["stage"].tolist() == sorted(set(theorem["stage"]))
+    delays = theorem[theorem["alpha"] == "1e-32"].set_index("stage")["scaled_delay"]
+    errors = abs(orbits.set_index("stage")["delay"] - delays)
+    assert errors.median() < 0.05 * delays.abs().median()
+    # The middles of stages before which, to first order, all stages so far have come, and no other.
+    times, middles = theorem[theorem["alpha"] == "1e-32"].sort_values("stage")["predicted_time"].to_numpy(), []
+    for time, end in zip(times, [*times[1:], MAX_TIME], strict=True):
+        middles.append((time + end) / 2)
+    for k, (bound, middle) in enumerate(zip(orbits["resolved_from"], middles, strict=True)):
+        for size, right in ((1.001 * bound + 1e-9, True), (0.999 * bound, False)):
+            come = [
+                time + delay / size <= middle for time, delay in zip(times, orbits["delay"], strict=True) if size > 0
+            ]
+            assert not come or (come == [j <= k for j in range(len(times))]) == right
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_paths_perturbed_in_the_limit_end_at_the_stages(wired, seed):
+    """Starts and noise are drawn again; ends are those of a descent in log|p|, as in the second Algorithm 1."""
+    toy, stages = problem(wired, "diagonal", seed), wired.table(f"toy/diagonal/seed_{seed}/stages")
+    found = wired.table(f"toy/diagonal/seed_{seed}/returns").to_dict("records")
+    rng, thetas = np.random.default_rng([seed, 2]), np.hstack([np.stack(stages["KQ"]), np.stack(stages["VO"])])
+    last = len(stages)
+    for k in [1, 1 + round((last - 1) / 2), last]:
+        goal, before = thetas[k - 1], thetas[k - 2] if k > 1 else np.zeros(2 * DIM)
+        new = LABELS.index((stages["product"][k - 1], stages["index"][k - 1]))
+        for assumption, at in (("4.3", goal), ("4.4", before)):
+            signs = np.sign(at)
+            if assumption == "4.4":
+                signs[new] = stages["sign"][k - 1]
+            for std in (0.02, 0.3):
+                for draw in range(2):
+                    p = signs * (np.sqrt(abs(at)) + std * rng.standard_normal(2 * DIM)) ** 2
+                    row = found.pop(0)
+                    assert (row["assumption"], row["stage"], row["std"], row["draw"]) == (assumption, k, std, draw)
+                    np.testing.assert_allclose(row["start_distance"], abs(p - goal).max(), rtol=1e-6)
+                    end = toy._rest(p.copy(), np.flatnonzero(p), np.sign(p))
+                    np.testing.assert_allclose(row["end_distance"], abs(end - goal).max(), atol=1e-6)
+    assert found == []
 
 
 TAU, UNIT = 1e-5, -math.log(1e-16)
@@ -220,7 +284,11 @@ def moments_of(toy, assumption, rng):
     if assumption == "plateaus":
         times = np.sort(rng.uniform(0, MAX_TIME * UNIT, 3))
         weights, _ = toy.flow(start, np.r_[0, times], rtol=1e-7)
-        return [(time, time + 5 * UNIT, theta, None) for time, theta in zip(times, weights[1:], strict=True)]
+        _, crossings = toy.flow(start, np.array([0, (MAX_TIME + 10) * UNIT]), [ACTIVE], rtol=1e-7)
+        rises = [time for time, _, _, direction, _ in crossings if direction == 1]
+        nexts = [min([rise for rise in rises if rise > time], default=math.inf) for time in times]
+        ends = [min(time + 5 * UNIT, (time + rise) / 2) for time, rise in zip(times, nexts, strict=True)]
+        return [(time, end, theta, None) for time, end, theta in zip(times, ends, weights[1:], strict=True)]
     _, crossings = toy.flow(start, np.array([0, MAX_TIME * UNIT]), [TAU, ACTIVE], rtol=1e-7)
     upwards = [crossing for crossing in crossings if crossing[3] == 1]
     rises = [(time, i) for time, threshold, i, *_ in upwards if threshold == ACTIVE]
@@ -229,7 +297,7 @@ def moments_of(toy, assumption, rng):
         own = [rise for rise, j in rises if j == i and rise > time]
         ends = [rise for rise, _ in rises if own and rise > own[0]]
         if threshold == TAU and ends:
-            moments.append((time, ends[0], theta, i))
+            moments.append((time, (own[0] + ends[0]) / 2, theta, i))
     drawn = rng.choice(len(moments), size=min(3, len(moments)), replace=False)
     return [moments[number] for number in np.sort(drawn)]
 
@@ -241,7 +309,7 @@ def test_perturbed_runs_are_flows_of_perturbed_weights(wired, assumption, std, s
     toy, rng = problem(wired, "diagonal", seed), np.random.default_rng([seed, assumption == "activations"])
     table = wired.table("tables/perturbations")
     table = table[(table["assumption"] == assumption) & (table["seed"] == seed)]
-    moments = moments_of(toy, assumption, rng)
+    moments, stages = moments_of(toy, assumption, rng), wired.table(f"toy/diagonal/seed_{seed}/stages")
     assert sorted(table["run"].unique()) == list(range(len(moments)))
     for run, (start, end, theta, activated) in enumerate(moments):
         times, noise = np.linspace(start, end, 6), std * rng.standard_normal((2, 2 * DIM))
@@ -251,6 +319,9 @@ def test_perturbed_runs_are_flows_of_perturbed_weights(wired, assumption, std, s
         for noise_on, threshold in CHOICES.items():
             rows = table[(table["run"] == run) & (table["noise_on"] == noise_on)]
             np.testing.assert_allclose(rows["perturbed_at"] * UNIT, start, rtol=1e-4)
+            past = stages[stages["predicted_time"] <= start / UNIT]["curvature"]
+            expected = past.iloc[-1] / 2 * UNIT if len(past) else math.nan
+            np.testing.assert_allclose(rows["relaxation"], expected)
             found = rows.assign(time=rows["rescaled_time"] * UNIT)
             larger = np.concatenate([abs(theta[:2]).max(axis=0), abs(theta[2:]).max(axis=0)])
             chosen = larger > threshold * (1 + 1e-6)
@@ -279,7 +350,7 @@ def test_tables_of_the_study_have_the_rows_of_their_runs_under_the_right_names(w
             frame = wired.table(path.relative_to(wired.results).with_suffix(""))
             parts.append(frame.assign(**{key: labels[key] for key in labels if key not in frame and key in found}))
         expected = pd.concat(parts)[found.columns]
-        assert {"seed"} | {key for key in labels if half != "toy" or name not in ("stages", "theorem")} <= set(found)
+        assert {"seed"} | {key for key in labels if half != "toy" or name not in OF_PROBLEMS} <= set(found)
         assert sorted(map(row_text, found.to_numpy())) == sorted(map(row_text, expected.to_numpy())), name
     for name in NETWORK_TABLES:
         for network in ("wide", "narrow"):

@@ -16,7 +16,17 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 STUDY = ROOT / "tests/data/wired.yaml"
-TOY_TABLES = ["trajectory", "losses", "events", "conservation", "stages", "theorem", "perturbations"]
+TOY_TABLES = [
+    "trajectory",
+    "losses",
+    "events",
+    "conservation",
+    "stages",
+    "theorem",
+    "orbits",
+    "perturbations",
+    "returns",
+]
 LINEAR_ATTENTION_TABLES = ["linear_attention", "linear_attention_losses"]
 NETWORK_TABLES = ["metrics", "spectra", "measures"]
 # PNG and PDF hold no data, so the jobs keep each figure for the tests as well.

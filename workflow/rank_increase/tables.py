@@ -82,6 +82,27 @@ SCHEMAS = {
             ("measured_order", pa.int32()),  # from 1
             ("scaled_delay", pa.float64()),  # (measured - predicted) ln(1/alpha), which tends to C_k
             ("distance", pa.float64()),  # largest |product - product at theta_k| in the middle of the stage
+            # How the active coordinates in the middle of the stage differ from the support of theta_k
+            ("missing", pa.int32()),
+            ("extra", pa.int32()),
+        ]
+    ),
+    "orbits": pa.schema(
+        [
+            ("stage", pa.int32()),
+            ("delay", pa.float64()),  # C_k, predicted; null if the coordinate does not pass its level
+            ("area", pa.float64()),  # what the stage adds to (distance of the loss to its limit) ln(1/alpha)
+            ("resolved_from", pa.float64()),  # ln(1/alpha_0): below alpha_0, theta_k alone is active mid-stage
+        ]
+    ),
+    "returns": pa.schema(
+        [
+            ("assumption", pa.string()),  # 4.3 or 4.4
+            ("stage", pa.int32()),  # k of the theta_k to which the path is to come
+            ("std", pa.float64()),  # of the noise on u
+            ("draw", pa.int32()),  # from 0
+            ("start_distance", pa.float64()),  # largest |product - product at theta_k|
+            ("end_distance", pa.float64()),  # infinite if the path does not come to rest
         ]
     ),
     "conservation": pa.schema(
@@ -101,6 +122,7 @@ SCHEMAS = {
             ("run", pa.int32()),
             ("noise_on", pa.string()),  # nonnegligible: weights above the threshold; support: active ones alone
             ("perturbed_at", pa.float64()),  # rescaled
+            ("relaxation", pa.float64()),  # slowest rate at theta_k, per rescaled time; null before the first stage
             ("rescaled_time", pa.float64()),
             _PRODUCT,
             ("index", pa.int32()),

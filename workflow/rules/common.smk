@@ -26,6 +26,7 @@ from rank_increase.study.configuration import (
     located_extensions,
     made_tables,
     network_runs,
+    plain_problems,
     read_config,
     read_study,
     shown_networks,
@@ -90,6 +91,8 @@ def toy_parts(table):
         return [f"{RESULTS}/assumptions/{name}/seed_{seed}/perturbations.parquet" for name, seed in places]
     if table in LINEAR_ATTENTION_TABLES:
         return [f"{RESULTS}/linear_attention/seed_{seed}/{table}.parquet" for seed in STUDY.linear_attention.seeds]
+    if table in ("orbits", "returns"):
+        return [f"{RESULTS}/toy/{variant}/seed_{seed}/{table}.parquet" for variant, seed in plain_problems(STUDY)]
     if table in ("stages", "theorem"):
         return [f"{RESULTS}/toy/{variant}/seed_{seed}/{table}.parquet" for variant, seed in limit_problems(STUDY)]
     pattern = f"{RESULTS}/toy/{{variant}}/alpha_{{alpha}}/seed_{{seed}}/{table}.parquet"

@@ -9,13 +9,14 @@ assumptions/, linear_attention/) in results/{study}/, and their tables.
 rule toy:
     """The toy runs, compared with Algorithm 1."""
     input:
-        [path for table in TOY_TABLES if table != "perturbations" for path in table_files(table)],
+        [path for table in TOY_TABLES if table not in ("perturbations", "returns") for path in table_files(table)],
 
 
 rule assumptions:
-    """The perturbation runs of both assumptions."""
+    """The tests of both assumptions: perturbation runs, and in the limit."""
     input:
         table_files("perturbations"),
+        table_files("returns"),
 
 
 rule linear_attention:
@@ -104,6 +105,7 @@ rule train_toy:
 rule compare_theorem:
     """Theorem 4.5: stages of Algorithm 1 against the trajectories of every alpha."""
     input:
+        problem="<results>/toy/{variant}/seed_{seed}/problem.npz",
         stages="<results>/toy/{variant}/seed_{seed}/stages.parquet",
         trajectories=problem_files("trajectory"),
         events=problem_files("events"),
@@ -132,6 +134,7 @@ rule perturb_toy:
     """Perturbed runs and the unperturbed trajectory, for Assumption 4.3 (plateaus) or 4.4 (activations)."""
     input:
         problem="<results>/toy/diagonal/seed_{seed}/problem.npz",
+        stages="<results>/toy/diagonal/seed_{seed}/stages.parquet",
     output:
         perturbations="<results>/assumptions/{assumption}/seed_{seed}/perturbations.parquet",
     log:
@@ -178,6 +181,56 @@ rule run_linear_attention:
         "Linear attention, seed {wildcards.seed}"
     script:
         "../scripts/toy/run_linear_attention.py"
+
+
+rule follow_orbits:
+    """The constants C_k of Theorem 4.5, from the orbits between the stages of Algorithm 1."""
+    input:
+        problem="<results>/toy/{variant}/seed_{seed}/problem.npz",
+        stages="<results>/toy/{variant}/seed_{seed}/stages.parquet",
+    output:
+        orbits="<results>/toy/{variant}/seed_{seed}/orbits.parquet",
+    log:
+        "<logs>/follow_orbits/{variant}_seed_{seed}.log",
+    benchmark:
+        "<benchmarks>/follow_orbits/{variant}_seed_{seed}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        **of_variant("max_time"),
+        code=library_digest("toy/follow_orbits", without=["jobs"]),
+    message:
+        "Orbits of the problem {wildcards.variant}, seed {wildcards.seed}"
+    script:
+        "../scripts/toy/follow_orbits.py"
+
+
+rule perturb_limit:
+    """Assumptions 4.3 and 4.4 in the limit alpha -> 0, at the stages of Algorithm 1."""
+    input:
+        problem="<results>/toy/{variant}/seed_{seed}/problem.npz",
+        stages="<results>/toy/{variant}/seed_{seed}/stages.parquet",
+    output:
+        returns="<results>/toy/{variant}/seed_{seed}/returns.parquet",
+    log:
+        "<logs>/perturb_limit/{variant}_seed_{seed}.log",
+    benchmark:
+        "<benchmarks>/perturb_limit/{variant}_seed_{seed}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=60,
+    params:
+        noise=lambda wildcards: STUDY.assumptions.limit.model_dump(),
+        code=library_digest("toy/perturb_limit", without=["jobs"]),
+    message:
+        "Assumptions in the limit, on the problem {wildcards.variant}, seed {wildcards.seed}"
+    script:
+        "../scripts/toy/perturb_limit.py"
 
 
 rule collect_toy_table:

@@ -132,9 +132,9 @@ def _check(entry):
 def study_settings(study):
     """Parameters that claims may take from the configuration; a dict, empty without a toy model.
 
-    active: a product is active above it. max_time: end of the toy runs, rescaled. movement: largest movement of a
-    product within a perturbation window on a plateau. speed: largest speed of a product at rest, per unit of rescaled
-    time. variants: toy variant -> its settings, a dict.
+    active: a product is active above it. movement: largest movement of a product within a perturbation window on a
+    plateau. speed: largest speed of a product at rest, per unit of rescaled time. variants: toy variant -> its
+    settings, a dict.
 
     Parameters
     ----------
@@ -147,7 +147,6 @@ def study_settings(study):
         return {}
     return {
         "active": toy["activation_weight"] ** 2,
-        "max_time": toy["max_time"],
         "variants": study.get("variants", {}),
         "movement": MOVEMENT,
         "speed": MOVEMENT / (assumptions["plateaus"]["follow"] if assumptions else FOLLOW),

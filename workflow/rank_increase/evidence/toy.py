@@ -1,7 +1,10 @@
 """Claims about the toy models: Theorem 4.5 and its assumptions, Lemma 4.1, and Figures 2 and 6 to 10 of the paper.
 
-A problem is a seed: its data, teacher and theta_0. The worst problem counts. Claims about the limit alpha -> 0 are
-tested at the smallest init scales of the study, on the problems that were run there.
+A problem is a variant and a seed: its data, teacher and theta_0. A claim rests on all problems of the study as they
+come, whatever their size. Its value is the share of problems in which it holds: the lower end of the 95 %
+Clopper-Pearson interval, so that few problems cannot support it. Seventeen are the fewest that can (17 of 17 give
+0.805). Problems in which it does not hold are named. Claims about the limit alpha -> 0 are tested at the smallest init
+scale that so many problems share.
 
 Thresholds are orders of magnitude, halves or conventions. They follow from the wording of a claim, not from results.
 """
@@ -10,58 +13,64 @@ import numpy as np
 
 from rank_increase.evidence.claim import NotTested
 from rank_increase.notation import alpha_label, log_alpha, sort_alphas
-from rank_increase.options import Name, Positive, Share
+from rank_increase.options import Alpha, Name, Positive, Share
 from rank_increase.registry import register
-from rank_increase.toy.theorem import mid_stage_times
+from rank_increase.toy.staircase import Staircase
 from rank_increase.toy.windows import Window
+
+ENOUGH = 17  # problems, or windows
+PROBLEM = ["variant", "seed"]
+# Settings of the variants that Algorithm 1 of the paper is about.
+PAPER = {"weights": "diagonal", "method": "flow", "layers": 0, "loss": "squared", "decay": 0.0}
 
 
 @register.claim(
     "toy.loss_plateaus",
     source="Section 4.1.1, Figure 6",
-    statement="Plateaus of the loss take up an ever larger share of rescaled time as α falls.",
-    measure="share of rescaled time in which the loss falls at less than {slow} of its mean rate over the run; the"
-    " smallest increase from one α to the next smaller one, over problems",
-    relation=">",
-    threshold=0,
-    reason='"Ever larger" is an increase, above 0. A plateau is where the loss falls at less than {slow} of its mean'
-    " rate: an order of magnitude below average is what an eye takes for flat.",
+    statement="Plateaus of the loss take up an ever larger share of training time as α falls.",
+    measure="problems in which the share of time in which the loss falls by less than {slow} of its initial value per"
+    " unit of true time grows from each α to the next smaller one; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. Transitions take O(1) of true time, tens of units here, in which the"
+    " loss falls by a share of order 0.01 to 1: by more than {slow} per unit.",
     tables=["losses"],
-    data="losses, variant diagonal",
-    slow=0.1,
+    data="losses, variants with a limit",
+    slow=1e-4,
 )
-def loss_plateaus(losses, *, slow: Share):
-    """The loss is almost constant for an ever larger share of rescaled time as alpha falls."""
+def loss_plateaus(losses, *, variants: dict, slow: Share):
+    """The loss is almost constant for an ever larger share of time as alpha falls."""
 
-    def share(run):
+    def share(run, unit):
         time, loss = loss_curve(run)
-        return _share(time, -np.diff(loss) / np.diff(time) < slow * (loss[0] - loss[-1]) / (time[-1] - time[0]))
+        return _share(time, -np.diff(loss) / np.diff(time) / unit < slow * loss[0])
 
-    return _grows_as_alpha_falls(losses, share)
+    return _grows_as_alpha_falls(losses, variants, share)
 
 
 @register.claim(
     "toy.weight_plateaus",
     source="Section 4.1.1, Figures 7 and 8",
-    statement="Plateaus of the weights take up an ever larger share of rescaled time as α falls.",
-    measure="share of rescaled time in which no entry of the products moves faster than {speed} per unit; the"
-    " smallest increase from one α to the next smaller one, over problems",
-    relation=">",
-    threshold=0,
-    reason='"Ever larger" is an increase, above 0. The speed is the bound for a plateau in Figure 9: how far'
-    " a product may move there, over the length of a window.",
+    statement="Plateaus of the weights take up an ever larger share of training time as α falls.",
+    measure="problems in which the share of time in which no entry of the products moves by more than {slow} per unit"
+    " of true time grows from each α to the next smaller one; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. Transitions take O(1) of true time, tens of units here, in which an"
+    " entry moves by 0.1 to 1: by more than {slow} per unit.",
     tables=["trajectory"],
-    data="trajectory, variant diagonal",
+    data="trajectory, variants with a limit",
+    slow=1e-3,
 )
-def product_plateaus(trajectory, *, speed: Positive):
-    """All products are almost at rest for an ever larger share of rescaled time as alpha falls."""
+def product_plateaus(trajectory, *, variants: dict, slow: Share):
+    """All products are almost at rest for an ever larger share of time as alpha falls."""
 
-    def share(run):
+    def share(run, unit):
         values = run.pivot(index="rescaled_time", columns=["product", "index"], values="value")
         time = values.index.to_numpy()
-        return _share(time, np.abs(np.diff(values.to_numpy(), axis=0)).max(axis=1) / np.diff(time) <= speed)
+        return _share(time, np.abs(np.diff(values.to_numpy(), axis=0)).max(axis=1) / np.diff(time) / unit < slow)
 
-    return _grows_as_alpha_falls(trajectory, share)
+    return _grows_as_alpha_falls(trajectory, variants, share)
 
 
 def _share(time, marked):
@@ -69,63 +78,14 @@ def _share(time, marked):
     return np.diff(time)[marked].sum() / (time[-1] - time[0])
 
 
-def _grows_as_alpha_falls(rows, measure):
-    by_problem = {
-        seed: {alpha: measure(runs[alpha]) for alpha in runs}
-        for seed, runs in _problems(_diagonal(rows)).items()
+def _grows_as_alpha_falls(rows, variants, measure):
+    shares = {
+        problem: {alpha: measure(run, -log_alpha(alpha)) for alpha, run in runs.items()}
+        for problem, runs in _problems(_in_limit(rows, variants)).items()
         if len(runs) > 1
     }
-    if not by_problem:
-        raise NotTested("two init scales of a problem with diagonal weights, by gradient flow")
-    value = min(np.diff(list(shares.values())).min() for shares in by_problem.values())
-    return value, _count_problems(by_problem), _by_alpha(by_problem)
-
-
-@register.claim(
-    "toy.neighbours",
-    source="Appendix A, Figure 6",
-    statement="As α falls, loss curves over rescaled time of neighbouring α come ever closer to each other.",
-    measure="mean over rescaled time of the difference between the loss curves of one α and the next smaller;"
-    " the largest ratio of such a difference to the one before, over problems. Neighbours further apart in ln(1/α)"
-    " than those before have more way to go",
-    relation="<",
-    threshold=1,
-    reason='"Ever closer": each difference is below the one before.',
-    tables=["losses"],
-    data="losses, variant diagonal",
-)
-def neighbours_approach(losses):
-    """Loss curves of neighbouring alphas come ever closer."""
-    return _curves_approach(losses, lambda alphas: zip(alphas, alphas[1:], strict=False))
-
-
-@register.claim(
-    "toy.one_limit",
-    source="Appendix A, Figure 6",
-    statement="As α falls, loss curves over rescaled time approach one limit.",
-    measure="mean over rescaled time of the difference between the loss curve of one α and that of the smallest α"
-    " of the problem; the largest ratio of such a difference to that of the next larger α, over problems",
-    relation="<",
-    threshold=1,
-    reason='"Approach": each difference is below the one before.',
-    tables=["losses"],
-    data="losses, variant diagonal",
-)
-def one_limit(losses):
-    """Loss curves come ever closer to that of the smallest alpha."""
-    return _curves_approach(losses, lambda alphas: ((alpha, alphas[-1]) for alpha in alphas[:-1]))
-
-
-def _curves_approach(losses, pairs):
-    problems = _problems(_diagonal(losses))
-    distances, runs = {}, {seed: of_seed for seed, of_seed in problems.items() if len(of_seed) > 2}
-    for seed, of_seed in runs.items():
-        curves = {alpha: loss_curve(run) for alpha, run in of_seed.items()}
-        distances[seed] = {f"{a} to {b}": _curve_distance(curves[a], curves[b]) for a, b in pairs(list(curves))}
-    if not distances:
-        raise NotTested("three init scales of a problem with diagonal weights, by gradient flow")
-    value = max(_largest_ratio(list(of_problem.values())) for of_problem in distances.values())
-    return value, _count_problems(runs), _by_alpha(distances)
+    holds = {problem: bool((np.diff(list(found.values())) > 0).all()) for problem, found in shares.items()}
+    return _in_problems(holds, "two init scales of each", f"median share of time: {_medians(shares)}")
 
 
 def loss_curve(run):
@@ -134,400 +94,420 @@ def loss_curve(run):
     return run["rescaled_time"].to_numpy(), run["loss"].to_numpy()
 
 
-def _curve_distance(one, other):
-    time = np.union1d(one[0], other[0])
-    difference = np.abs(np.interp(time, *one) - np.interp(time, *other))
-    return np.trapezoid(difference, time) / (time[-1] - time[0])
-
-
-def _largest_ratio(values):
-    """Largest ratio of a value to the one before it; zero after zero counts as no growth."""
-    return max(
-        after / before if before else after and np.inf for before, after in zip(values, values[1:], strict=False)
+@register.claim(
+    "theorem.limit_of_the_loss",
+    source="Theorem 4.5, Figure 6",
+    statement="As α falls, the loss over rescaled time converges to the staircase of Algorithm 1, at the predicted"
+    " rate.",
+    measure="problems in which the distance D(α) = ∫ |loss - staircase| falls from each α to the next smaller one, and"
+    " D(α) ln(1/α) is within a tenth of the sum of areas of the orbits at the smallest α; lower end of the 95 %"
+    " interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. A tenth: an order of magnitude closer than a wrong rate, whose ratio"
+    " would be of another order at so small an α.",
+    tables=["losses", "stages", "orbits"],
+    data="losses, variants with a limit; stages; orbits",
+)
+def limit_of_the_loss(losses, stages, orbits, *, variants: dict):
+    """D(alpha) ln(1/alpha) tends to the sum of the areas of the orbits."""
+    steps, areas = (
+        dict(list(stages.groupby(PROBLEM, observed=True))),
+        orbits.groupby(PROBLEM, observed=True)["area"].sum(),
     )
+    ratios, smallest = {}, _smallest_alpha(_in_limit(losses, variants))
+    for problem, runs in _problems(_in_limit(losses, variants)).items():
+        if problem in areas.index and smallest in runs and len(runs) > 1:
+            curves = {alpha: loss_curve(run) for alpha, run in runs.items()}
+            limit = Staircase.of(steps[problem], curves[list(runs)[-1]][1][0])
+            ratios[problem] = {
+                alpha: limit.distance(*curve) * -log_alpha(alpha) / areas[problem] for alpha, curve in curves.items()
+            }
+    holds = {
+        problem: abs(found[smallest] - 1) < 0.1
+        and all(np.diff([ratio / -log_alpha(alpha) for alpha, ratio in found.items()]) < 0)
+        for problem, found in ratios.items()
+    }
+    return _in_problems(holds, "orbits and two init scales of each", f"median D ln(1/α) / areas: {_medians(ratios)}")
 
 
 @register.claim(
-    "theorem.stage_times",
-    source="Theorem 4.5",
-    statement="Stage times are T_k + C_k / ln(1/α): they approach those of Algorithm 1 at this rate.",
-    measure="slope of log median |T - T_k|, over stages, against log ln(1/α), by least squares"
-    " over the α at which at least half of the stages occur; its largest distance from -1, over problems",
-    relation="<",
-    threshold=0.5,
-    reason="Half of the way from a slope of -1 to the next whole powers, 0 and -2, which would be other laws.",
-    tables=["theorem"],
+    "theorem.constants",
+    source="Theorem 4.5 (its rate, not in the paper)",
+    statement="Stage k comes at T_k + C_k / ln(1/α), with C_k from the orbits between stages and from theta_0 alone.",
+    measure="problems in which |C - C_k|, median over stages, over the median of |C_k|, is below 0.01 at the smallest"
+    " α, C = (T - T_k) ln(1/α) as measured; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. 0.01: no fit to C_k could be that good by chance, and the o(1) of the"
+    " theorem is not yet zero.",
+    tables=["theorem", "orbits"],
 )
-def stage_times(theorem):
-    """The delay of stages behind their predicted times falls like 1 / ln(1/alpha)."""
-    theorem = _diagonal(theorem)
-    slopes, runs = {}, {}
-    for seed, rows in theorem.groupby("seed"):
-        delays = (rows["measured_time"] - rows["predicted_time"]).abs().groupby(rows["alpha"])
-        medians = delays.median()[delays.count() >= delays.size() / 2]
-        medians = medians[medians > 0]
-        if len(medians) > 1:
-            logs = [np.log(-log_alpha(alpha)) for alpha in medians.index]
-            slopes[seed], runs[seed] = np.polyfit(logs, np.log(medians.to_numpy(float)), 1)[0], medians.index
-    if not slopes:
-        raise NotTested("Algorithm 1 and two init scales of a problem")
-    value = max(abs(slope + 1) for slope in slopes.values())
-    return value, _count_problems(runs), _each(slopes, "seed {}: slope {:.3f}")
-
-
-@register.claim(
-    "theorem.constant_delay",
-    source="Theorem 4.5",
-    statement="The constant C_k of a stage does not depend on α once α is small.",
-    measure="C_k = (T - T_k) ln(1/α): median over stages of its difference between the two smallest α of the study,"
-    " over the median of |C_k| at the smallest; the largest over problems run at both",
-    relation="<",
-    threshold=0.1,
-    reason="An order of magnitude: C_k may differ between the two scales by less than a tenth of it.",
-    tables=["theorem"],
-)
-def constant_delay(theorem):
-    """C_k of a stage is the same at the two smallest alphas."""
-    theorem = _diagonal(theorem)
-    delays = theorem.dropna(subset="scaled_delay")
-    alphas = sort_alphas(delays["alpha"])[-2:]
-    spreads, stages = {}, 0
-    for seed, rows in delays[delays["alpha"].isin(alphas)].groupby("seed"):
-        both = rows.pivot(index="stage", columns="alpha", values="scaled_delay").dropna()
-        scale = both[alphas[-1]].abs().median() if both.shape[1] == 2 and len(both) else 0
-        if scale > 0:
-            spreads[seed] = (both[alphas[0]] - both[alphas[1]]).abs().median() / scale
-            stages += len(both)
-    if not spreads:
-        raise NotTested("Algorithm 1 and the two smallest init scales of a problem")
-    scales = " and ".join(alpha_label(alpha) for alpha in alphas)
-    return (
-        max(spreads.values()),
-        f"{stages} stages of {_problem_list(spreads)}, {scales}",
-        _each(spreads, "seed {}: {:.3g}"),
-    )
+def constants(theorem, orbits):
+    """C_k is what the orbits predict."""
+    both = theorem.merge(orbits, on=[*PROBLEM, "stage"])
+    both = both.assign(error=(both["scaled_delay"] - both["delay"]).abs(), size=both["delay"].abs())
+    medians = both.groupby([*PROBLEM, "alpha"], observed=True)[["error", "size"]].median()
+    errors = _nested((medians["error"] / medians["size"]).to_dict())
+    smallest = _smallest_alpha(both)
+    holds = {problem: found[smallest] < 0.01 for problem, found in errors.items() if smallest in found}
+    return _in_problems(holds, "orbits and theorem", f"median error: {_medians(errors)}")
 
 
 @register.claim(
     "theorem.order",
     source="Theorem 4.5, Algorithm 1",
     statement="For small α, coordinates become active in the order that Algorithm 1 predicts.",
-    measure="share of the stages, counted from the first to the last before an exchange, that come in the predicted"
-    " order at the smallest α of the study; the smallest over problems",
+    measure="problems in which all stages come in the predicted order at the smallest α; lower end of the 95 %"
+    " interval of their share",
     relation=">=",
-    threshold=1,
-    reason="All stages come in this order.",
+    threshold=0.8,
+    reason="As a rule: in four of five problems.",
     tables=["theorem"],
 )
 def stage_order(theorem):
     """At the smallest alpha, stages come in the order of Algorithm 1."""
-    theorem = _diagonal(theorem)
-    if theorem.empty:
-        raise NotTested("Algorithm 1 and a run with diagonal weights")
-    rows = theorem.sort_values("stage")
-    in_order = (rows["measured_order"] == rows["stage"]).groupby([rows["alpha"], rows["seed"]])
-    shares = in_order.apply(lambda right: right.cummin().mean())
-    return _at_smallest_alpha(shares, min, theorem)
+    right = theorem["measured_order"] == theorem["stage"]
+    return _at_smallest_alpha(theorem.assign(right=right.fillna(False)), "right", "stages in order")
 
 
 @register.claim(
     "theorem.distance",
     source="Theorem 4.5",
-    statement="At a time within stage k, the weights approach θ_k of Algorithm 1 as α falls.",
-    measure="largest difference of the products to those of θ_k, in the middle of the predicted stage, median over"
-    " stages; the largest ratio of one α to the next larger one, over problems",
-    relation="<",
-    threshold=1,
-    reason='"Approach": each distance is below the one before.',
+    statement="For small α, the weights are near θ_k of Algorithm 1 in the middle of every stage k.",
+    measure="problems in which all products are within 0.01 of those of θ_k in the middle of every predicted stage, at"
+    " the smallest α; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. 0.01: two orders of magnitude below what products are.",
     tables=["theorem"],
 )
-def distance_falls(theorem):
-    """The distance to theta_k in the middle of stage k falls with alpha."""
-    theorem = _diagonal(theorem)
-    medians = {}
-    for seed, rows in theorem.groupby("seed"):
-        by_alpha = rows.groupby("alpha")["distance"].median()
-        if len(by_alpha) > 1:
-            medians[seed] = {alpha: by_alpha[alpha] for alpha in sort_alphas(by_alpha.index)}
-    if not medians:
-        raise NotTested("Algorithm 1 and two init scales of a problem")
-    value = max(_largest_ratio(list(of_problem.values())) for of_problem in medians.values())
-    return value, _count_problems(medians), _by_alpha(medians)
+def near_theta(theorem):
+    """At the smallest alpha, products are near theta_k in the middle of every stage."""
+    return _at_smallest_alpha(theorem.assign(near=theorem["distance"] < 0.01), "near", "stages within 0.01")
 
 
 @register.claim(
     "theorem.one_coordinate",
     source="Theorem 4.5",
     statement="In each stage the support grows by at most one coordinate, if α is small.",
-    measure="coordinates that become active between the middles of two successive predicted stages, at the smallest"
-    " α of the study; the largest over stages and problems",
-    relation="<=",
-    threshold=1,
-    reason='"At most one", as the claim says.',
-    tables=["events", "stages"],
-    data="events, variant diagonal; stages",
+    measure="problems in which the active coordinates in the middle of every predicted stage are the support of θ_k,"
+    " at the smallest α; active: above half of the product in θ_k; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems.",
+    tables=["theorem"],
 )
-def one_coordinate(events, stages, *, max_time: Positive):
-    """At the smallest alpha, at most one coordinate becomes active in a stage."""
-    stages = _diagonal(stages)
-    activations = _diagonal(events[events["direction"] > 0])
-    middles = {seed: mid_stage_times(rows.sort_values("stage"), max_time) for seed, rows in stages.groupby("seed")}
-    activations = activations[activations["seed"].isin(middles)]
-    if activations.empty:
-        raise NotTested("Algorithm 1 and a run with diagonal weights in which a coordinate becomes active")
-    groups = activations.groupby(["alpha", "seed"], observed=True)["rescaled_time"]
-    counts = {(alpha, seed): np.histogram(times, np.r_[-np.inf, middles[seed]])[0] for (alpha, seed), times in groups}
-    smallest = sort_alphas(alpha for alpha, _ in counts)[-1]
-    tested = {seed: count for (alpha, seed), count in counts.items() if alpha == smallest}
-    shares = {run: (count <= 1).mean() for run, count in counts.items()}
-    crowded = np.concatenate([nearest_stage(stages[stages["seed"] == seed])[tested[seed] > 1] for seed in tested])
-    nearest = f"; those with more have another predicted within {crowded.max():.2g}" if len(crowded) else ""
-    stages_tested = sum(len(count) for count in tested.values())
-    return (
-        max(count.max() for count in tested.values()),
-        f"{stages_tested} stages of {_problem_list(tested)}, {alpha_label(smallest)}",
-        f"share of stages with one at most: {_by_alpha(_nested(shares))}{nearest}",
-    )
-
-
-def nearest_stage(stages):
-    """Rescaled time from each stage of a problem to the nearest other one, as predicted."""
-    gaps = np.diff(stages.sort_values("stage")["predicted_time"])
-    return np.minimum(np.append(np.inf, gaps), np.append(gaps, np.inf))
+def one_coordinate(theorem):
+    """At the smallest alpha, the active coordinates in the middle of each stage are those of theta_k."""
+    return _at_smallest_alpha(_with_resolved(theorem), "resolved", "stages with that support")
 
 
 @register.claim(
-    "assumption_4_2.unique",
-    source="Assumption 4.2",
-    statement="In each stage one coordinate alone becomes active first.",
-    measure="how much longer the second coordinate would have waited, in rescaled time; the smallest over stages"
-    " and problems",
-    relation=">",
-    threshold=1e-6,
-    reason="What must not be zero is far above rounding, 1e-16, and the tolerances of Algorithm 1, and far below"
-    " anything that would matter.",
-    tables=["stages"],
+    "theorem.paper_scale",
+    source="Figures 6 to 8",
+    statement="At α = {alpha}, the smallest of the paper, the stages of Algorithm 1 can be told apart.",
+    measure="problems in which the active coordinates in the middle of every predicted stage are the support of θ_k;"
+    " lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems.",
+    tables=["theorem"],
+    alpha="1e-32",
 )
-def unique_winner(stages):
-    """No two coordinates wait equally long."""
-    stages = _diagonal(stages)
-    gaps = stages["gap_to_next"].dropna()
-    if gaps.empty:
-        raise NotTested("Algorithm 1")
-    return gaps.min(), f"{len(gaps)} stages of {_problem_list(stages['seed'])}"
+def paper_scale(theorem, *, alpha: Alpha):
+    """At the paper's smallest alpha, the active coordinates in the middle of each stage are those of theta_k."""
+    rows = _with_resolved(theorem)
+    return _at_smallest_alpha(rows[rows["alpha"] == alpha], "resolved", "stages with that support")
+
+
+@register.claim(
+    "theorem.alpha_0",
+    source="Theorem 4.5 (its α_0, not in the paper)",
+    statement="A stage can be told apart below the α_0 that follows from the C_k and the gaps between stages.",
+    measure="problems in which that formula says rightly of at least nine in ten stages and α whether the active"
+    " coordinates in the middle of the stage are the support of θ_k; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. Nine in ten: an order of magnitude more often right than wrong,"
+    " though some α are near α_0.",
+    tables=["theorem", "orbits"],
+)
+def resolved_below(theorem, orbits):
+    """Whether a stage is resolved at an alpha is what its alpha_0 says."""
+    both = _with_resolved(theorem).merge(orbits, on=[*PROBLEM, "stage"])
+    unit = both["alpha"].astype(str).map({alpha: -log_alpha(alpha) for alpha in set(both["alpha"])})
+    both = both.assign(right=both["resolved"] == (unit.astype(float) > both["resolved_from"]))
+    rights = {problem: rows["right"].mean() for problem, rows in both.groupby(PROBLEM, observed=True)}
+    half, most, all_ = (orbits["resolved_from"].astype(float).quantile([0.5, 0.9, 1]) / np.log(10)).tolist()
+    details = (
+        f"as predicted: {both['right'].sum()} of {len(both)} stages and α; log10(1/α_0) is at most {half:.3g} for half"
+        f" of the stages, {most:.3g} for nine in ten, {all_:.3g} for all"
+    )
+    return _in_problems({problem: right >= 0.9 for problem, right in rights.items()}, "orbits and theorem", details)
+
+
+def _with_resolved(theorem):
+    return theorem.assign(resolved=(theorem["missing"] == 0) & (theorem["extra"] == 0))
+
+
+def _at_smallest_alpha(rows, column, what):
+    """All stages of a problem must hold at the smallest alpha that enough problems share."""
+    smallest = _smallest_alpha(rows)
+    tested = rows[rows["alpha"] == smallest]
+    holds = {problem: bool(of_problem[column].all()) for problem, of_problem in tested.groupby(PROBLEM, observed=True)}
+    counts = rows.astype({"alpha": str}).groupby("alpha")[column].agg(["sum", "size"])
+    shares = ", ".join(f"{counts.loc[a, 'sum']} of {counts.loc[a, 'size']} ({a})" for a in sort_alphas(counts.index))
+    value, n, details = _in_problems(holds, "Algorithm 1 and a run of each", f"{what}: {shares}")
+    return value, f"{n}, {alpha_label(smallest)}", details
 
 
 @register.claim(
     "assumption_4_2.support",
     source="Assumption 4.2, Appendix A",
     statement="No coordinate ever leaves the support of θ_k.",
-    measure="coordinates that leave it in Algorithm 1, sum over stages and problems",
-    relation="==",
-    threshold=0,
-    reason='"Ever": not one.',
-    tables=["stages", "events"],
-    data="stages; in the details events, variant diagonal",
-)
-def support_kept(stages, events):
-    """No coordinate leaves the support."""
-    stages = _diagonal(stages)
-    if stages.empty:
-        raise NotTested("Algorithm 1")
-    runs = _diagonal(events)
-    departures = (runs["direction"] < 0).groupby([runs["alpha"].astype(str), runs["seed"]]).sum()
-    return (
-        stages["deactivated"].sum(),
-        f"{len(stages)} stages of {_problem_list(stages['seed'])}",
-        f"departures of coordinates in the trained runs: {_by_alpha(_nested(departures.to_dict()))}",
-    )
-
-
-@register.claim(
-    "assumption_4_3.minima",
-    source="Assumption 4.3",
-    statement="Each θ_k is a strict local minimum of the loss on its support.",
-    measure="least eigenvalue of the Hessian in u on the support; the smallest over stages and problems",
-    relation=">",
-    threshold=1e-6,
-    reason="What must not be zero is far above rounding, 1e-16, and the tolerances of Algorithm 1, and far below"
-    " anything that would matter.",
+    measure="problems in which none leaves it in Algorithm 1; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems.",
     tables=["stages"],
 )
-def strict_minima(stages):
-    """Each theta_k is a strict local minimum on its support."""
-    stages = _diagonal(stages)
-    if stages.empty:
-        raise NotTested("Algorithm 1")
-    return stages["curvature"].min(), f"{len(stages)} stages of {_problem_list(stages['seed'])}"
+def support_kept(stages):
+    """No coordinate leaves the support."""
+    left = {problem: rows["deactivated"].sum() for problem, rows in stages.groupby(PROBLEM, observed=True)}
+    details = f"coordinates that leave: {sum(left.values())} in {len(stages)} stages"
+    return _in_problems({problem: count == 0 for problem, count in left.items()}, "Algorithm 1", details)
 
 
 @register.claim(
-    "assumption_4_3.support",
-    source="Assumption 4.3, Figure 9",
-    statement="After a perturbation on a plateau, training returns to it (noise on active weights alone,"
-    " as in the assumption).",
-    measure="distance to the unperturbed path at the end of the window over that at its start; the largest over the"
-    " windows in which the unperturbed path moves by at most {movement} in the window (is on a plateau)",
-    relation="<=",
-    threshold=0.1,
-    reason="An order of magnitude: a path has come back when at most a tenth of its distance is left.",
-    tables=["perturbations"],
-    data="perturbations, plateaus, noise on support",
-    noise_on="support",
+    "assumption_4_3.limit",
+    source="Assumption 4.3",
+    statement="Each θ_k is a strict local minimum on its support: the flow returns to it after noise on the support.",
+    measure="problems in which every path comes back to θ_k to 1e-6, after balanced noise on u = ±v of each size and"
+    " with all other coordinates zero; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. 1e-6: far above rounding, and far below the noise, 0.01 and more, and"
+    " the distance to any other point of rest.",
+    tables=["returns"],
+    assumption="4.3",
 )
+@register.claim(
+    "assumption_4_4.limit",
+    source="Assumption 4.4",
+    statement="A stage ends at its θ_k from wherever it starts near the one before.",
+    measure="problems in which every path comes to θ_k to 1e-6, after balanced noise on u = ±v of each size"
+    " around the θ before, on its support and the new coordinate, and with all other coordinates zero; lower end of the"
+    " 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. 1e-6: far above rounding, and far below the noise, 0.01 and more, and"
+    " the distance to any other point of rest.",
+    tables=["returns"],
+    assumption="4.4",
+)
+def returns_in_the_limit(returns, *, assumption: Name):
+    """Paths perturbed in the limit come to rest where the assumptions say."""
+    rows = returns[returns["assumption"] == assumption]
+    rows = rows.assign(back=rows["end_distance"] < 1e-6)
+    holds = {problem: bool(of_problem["back"].all()) for problem, of_problem in rows.groupby(PROBLEM, observed=True)}
+    of_noise = rows.groupby("std")["back"].agg(["sum", "size"])
+    details = ", ".join(f"{row['sum']} of {row['size']} (noise {std:g})" for std, row in of_noise.iterrows())
+    return _in_problems(holds, "perturbations in the limit", f"paths that come there: {details}")
+
+
 @register.claim(
     "assumption_4_3.paper_test",
     source="Assumption 4.3, Figure 9",
-    statement="After a perturbation on a plateau, training returns to it (noise on all nonnegligible"
-    " weights, as in the paper's test).",
-    measure="distance to the unperturbed path at the end of the window over that at its start; the largest over the"
-    " windows in which the unperturbed path moves by at most {movement} in the window (is on a plateau)",
-    relation="<=",
-    threshold=0.1,
-    reason="An order of magnitude: a path has come back when at most a tenth of its distance is left.",
+    statement="The paper's test of Assumption 4.3 shows it: after noise on all nonnegligible weights on a plateau,"
+    " training returns.",
+    measure="windows at the end of which at most a tenth is left of the distance to the unperturbed path, of those in"
+    " which this path moves by at most {movement}; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five windows. A tenth: an order of magnitude.",
     tables=["perturbations"],
     data="perturbations, plateaus, noise on nonnegligible",
-    noise_on="nonnegligible",
 )
-def plateaus_return(perturbations, *, noise_on: Name, movement: Positive):
-    """Paths perturbed on a plateau return to the unperturbed path."""
+def plateaus_return(perturbations, *, movement: Positive):
+    """Paths perturbed on a plateau return to the unperturbed path, in the paper's test."""
     return _windows_return(
-        _windows(perturbations, "plateaus", noise_on),
+        perturbations,
+        "plateaus",
         lambda window: window.movement <= movement,
-        f"moves by at most {movement} in the window (is on a plateau)",
+        f"moves by at most {movement:.2g} (is on a plateau)",
     )
 
 
-@register.claim(
-    "assumption_4_4.support",
-    source="Assumption 4.4, Figure 10",
-    statement="After a perturbation at an activation, training ends where it would have (noise on active weights alone,"
-    " as in the assumption).",
-    measure="distance to the unperturbed path at the end of the window over that at its start; the largest over the"
-    " windows in which the unperturbed path is at rest when the window ends, slower than {speed}",
-    relation="<=",
-    threshold=0.1,
-    reason="An order of magnitude: a path has come back when at most a tenth of its distance is left.",
-    tables=["perturbations"],
-    data="perturbations, activations, noise on support",
-    noise_on="support",
-)
 @register.claim(
     "assumption_4_4.paper_test",
     source="Assumption 4.4, Figure 10",
-    statement="After a perturbation at an activation, training ends where it would have (noise on all nonnegligible"
-    " weights, as in the paper's test).",
-    measure="distance to the unperturbed path at the end of the window over that at its start; the largest over the"
-    " windows in which the unperturbed path is at rest when the window ends, slower than {speed}",
-    relation="<=",
-    threshold=0.1,
-    reason="An order of magnitude: a path has come back when at most a tenth of its distance is left.",
+    statement="The paper's test of Assumption 4.4 shows it: after noise on all nonnegligible weights at an activation,"
+    " training ends where it would have.",
+    measure="windows at the end of which at most a tenth is left of the distance to the unperturbed path, of those at"
+    " whose end this path is slower than {speed}; lower end of the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five windows. A tenth: an order of magnitude.",
     tables=["perturbations"],
     data="perturbations, activations, noise on nonnegligible",
-    noise_on="nonnegligible",
 )
-def activations_return(perturbations, *, noise_on: Name, speed: Positive):
-    """Paths perturbed at an activation return to the unperturbed path."""
+def activations_return(perturbations, *, speed: Positive):
+    """Paths perturbed at an activation return to the unperturbed path, in the paper's test."""
     return _windows_return(
-        _windows(perturbations, "activations", noise_on),
+        perturbations,
+        "activations",
         lambda window: window.final_speed <= speed,
-        f"is at rest when the window ends, slower than {speed:.2g}",
+        f"is slower than {speed:.2g} at its end (at rest)",
     )
 
 
-def _windows(perturbations, assumption, noise_on):
-    """Windows of the table "perturbations": a dict (seed, run) -> Window."""
-    chosen = (perturbations["assumption"] == assumption) & (perturbations["noise_on"] == noise_on)
-    return {run: Window.of(rows) for run, rows in perturbations[chosen].groupby(["seed", "run"])}
-
-
-def _windows_return(windows, usable, qualifier):
-    """The largest ratio over the windows that can show a return: those for which `usable` is true."""
-    if not windows:
-        raise NotTested("perturbation runs")
-    tested = [window.ratio for window in windows.values() if usable(window) and not np.isnan(window.ratio)]
-    rest = [window.ratio for window in windows.values() if not usable(window) or np.isnan(window.ratio)]
-    details = f"ratios of the windows that count: {_numbers(tested)}; of those that do not: {_numbers(rest)}"
-    if not tested:
-        raise NotTested(f"a window in which the unperturbed path {qualifier}; {details}")
-    problems = _problem_list(seed for seed, _ in windows)
-    return max(tested), f"{len(tested)} of {len(windows)} windows of {problems}; {len(rest)} not tested", details
+def _windows_return(perturbations, assumption, usable, qualifier):
+    """Share of the windows that return, of those that can show a return: for which `usable` is true."""
+    rows = perturbations[perturbations["assumption"] == assumption]
+    windows = {
+        noise_on: {run: Window.of(of_run) for run, of_run in of_noise.groupby(["seed", "run"])}
+        for noise_on, of_noise in rows.groupby("noise_on")
+    }
+    both = {noise_on: [w.ratio <= 0.1 for w in found.values() if usable(w) and w.start_distance > 0]
+            for noise_on, found in windows.items()}  # fmt: skip
+    returned = both.get("nonnegligible", [])
+    if len(returned) < ENOUGH:
+        raise NotTested(f"{ENOUGH} windows in which the unperturbed path {qualifier}: there are {len(returned)}")
+    alone = both.get("support", [])
+    every = windows["nonnegligible"]
+    details = (
+        f"{sum(returned)} of {len(returned)} return, and {sum(alone)} of {len(alone)} with the noise on active weights"
+        f" alone; {len(every) - len(returned)} more do not count: the path moves, or nothing is perturbed;"
+        f" {sum(np.isnan(window.slowest) for window in every.values())} are before the first stage, and in"
+        f" {sum(window.slowest > 0.1 for window in every.values())} the slowest mode keeps more than a tenth"
+    )
+    n = f"{len(returned)} of {len(every)} windows in {_problem_list(seed for seed, _ in every)}"
+    return _lower_end(sum(returned), len(returned)), n, details
 
 
 @register.claim(
     "lemma_4_1.flow",
     source="Lemma 4.1 (its form for full weights)",
-    statement="Gradient flow conserves u² - v²; with full weights, W_KᵀW_K - W_QᵀW_Q and W_VᵀW_V - W_OᵀW_O.",
-    measure="change of this matrix since the start over its size at the start, in Frobenius norms; the largest over"
-    " time, products and runs. Diagonal weights say nothing: their flow is solved in coordinates that conserve u² - v²"
-    " by construction",
-    relation="<",
-    threshold=0.1,
-    reason="Ten tolerances of the solver (`toy.full_flow_tolerance`), whose errors add up over the steps; what is not"
+    statement="Gradient flow conserves W_KᵀW_K - W_QᵀW_Q and W_VᵀW_V - W_OᵀW_O.",
+    measure="problems in which their change since the start is below a hundredth of themselves at the start, in"
+    " Frobenius norms, the largest over time, products and α; lower end of the 95 % interval of their share. Diagonal"
+    " weights say nothing: their flow is solved in coordinates that conserve u² - v² by construction",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. A hundredth: errors of the solver stay below it, and what is not"
     " conserved drifts by a share of order 1.",
     tables=["conservation"],
-    data="conservation, variants with full weights",
+    data="conservation, flow of full weights",
 )
 def flow_conserves(conservation):
     """Full weights under gradient flow keep W_K^T W_K - W_Q^T W_Q, of which Lemma 4.1 is the diagonal case."""
-    return _largest_drift(conservation[conservation["method"] == "flow"], "gradient flow of full weights")
+    drifts = _drifts(conservation, ["flow"]).groupby(PROBLEM).max()
+    holds = {problem: drift < 0.01 for problem, drift in drifts.items()}
+    return _in_problems(holds, "gradient flow of full weights", f"largest drift: {_numbers(drifts)}")
 
 
 @register.claim(
     "lemma_4_1.descent",
     source="Lemma 4.1, Section 5",
-    statement="Gradient descent at a finite step still conserves u² - v² well.",
-    measure="change of u² - v² since the start over its norm at the start, both as vectors over coordinates; the"
-    " largest over time, products and runs of GD and SGD",
-    relation="<",
-    threshold=0.1,
-    reason="An order of magnitude: it is conserved well if it drifts by less than a tenth.",
+    statement="Gradient descent conserves u² - v² up to a drift in proportion to its step.",
+    measure="problems in which the slope of log drift against log step is within a tenth of 1 at every α; drift: the"
+    " change of u² - v² since the start over its norm at the start, the largest over time and products; lower end of"
+    " the 95 % interval of their share",
+    relation=">=",
+    threshold=0.8,
+    reason="As a rule: in four of five problems. A tenth: far from the next whole powers, 0 (it would not be the flow"
+    " that conserves) and 2.",
     tables=["conservation"],
-    data="conservation, variants trained by GD or SGD",
+    data="conservation, variants that differ in the step of GD alone",
 )
-def descent_conserves(conservation):
-    """Gradient descent keeps u^2 - v^2 up to a part of its initial value."""
-    rows = conservation[conservation["method"].isin(["gd", "sgd"])]
-    return _largest_drift(rows, "a run by gradient descent")
+def descent_conserves(conservation, *, variants: dict):
+    """The drift of u^2 - v^2 under gradient descent is proportional to the step."""
+    drifts, slopes, ranges = _drifts(conservation, ["gd"]), {}, {}
+    forms = {
+        name: tuple(sorted((k, str(v)) for k, v in form.items() if k != "step")) for name, form in variants.items()
+    }
+    if len(drifts):
+        rows = drifts.rename("drift").reset_index()
+        rows = rows.assign(form=rows["variant"].map(forms), step=[variants[name]["step"] for name in rows["variant"]])
+        for (_, seed, alpha), found in rows.groupby(["form", "seed", "alpha"]):
+            if found["step"].nunique() > 1:
+                slope = np.polyfit(np.log(found["step"]), np.log(found["drift"]), 1)[0]
+                slopes.setdefault((found["variant"].iloc[0], seed), {})[alpha] = slope
+                ranges.setdefault(alpha, []).extend(found["drift"])
+    holds = {problem: all(abs(slope - 1) < 0.1 for slope in found.values()) for problem, found in slopes.items()}
+    drifted = "; ".join(f"{min(found):.2g} to {max(found):.2g} ({alpha})" for alpha, found in ranges.items())
+    details = f"median slope: {_medians(slopes)}; drift: {drifted}"
+    return _in_problems(holds, "gradient descent at two steps", details)
 
 
-def _largest_drift(rows, missing):
-    if rows.empty:
-        raise NotTested(missing)
-    keys = [rows[key].astype(str) for key in ("variant", "alpha", "seed")]
-    drifts = (rows["change"] / rows["initial"]).groupby(keys).max()
-    details = "; ".join(f"{v}, {alpha_label(a)}, seed {seed}: {drift:.3g}" for (v, a, seed), drift in drifts.items())
-    return drifts.max(), f"{len(drifts)} runs of {_problem_list(rows['seed'])}", details
+def _drifts(conservation, methods):
+    """The largest change over the size at the start, of each run; a Series by variant, seed and alpha."""
+    rows = conservation[conservation["method"].isin(methods)]
+    keys = [rows[key].astype(str) if key != "seed" else rows[key] for key in (*PROBLEM, "alpha")]
+    return (rows["change"] / rows["initial"]).groupby(keys).max()
 
 
-def _diagonal(rows):
-    """Rows of the runs with diagonal weights under gradient flow."""
-    return rows[rows["variant"] == "diagonal"]
+def _in_limit(rows, variants):
+    """Rows of the runs whose limit Algorithm 1 predicts."""
+    limits = [
+        name for name, form in variants.items() if all(form.get(key, value) == value for key, value in PAPER.items())
+    ]
+    return rows[rows["variant"].isin(limits)]
 
 
 def _problems(rows):
-    """Runs by problem and init scale, from largest to smallest scale: {seed: {alpha: rows}}."""
+    """Runs by problem and init scale, from largest to smallest scale: {(variant, seed): {alpha: rows}}."""
     return {
-        seed: {alpha: of_problem[of_problem["alpha"] == alpha] for alpha in sort_alphas(of_problem["alpha"])}
-        for seed, of_problem in rows.groupby("seed")
+        problem: {alpha: of_problem[of_problem["alpha"] == alpha] for alpha in sort_alphas(of_problem["alpha"])}
+        for problem, of_problem in rows.groupby(PROBLEM, observed=True)
     }
 
 
-def _at_smallest_alpha(values, worst, theorem):
-    """The worst of `values`, which are indexed by alpha and seed, at the smallest alpha."""
-    smallest = sort_alphas(values.index.get_level_values("alpha"))[-1]
-    tested = values[smallest]
-    rows = theorem[(theorem["alpha"] == smallest)]
-    n = f"{len(rows)} stages of {_problem_list(tested.index)}, {alpha_label(smallest)}"
-    return worst(tested), n, _by_alpha(_nested(values.to_dict()))
+def _smallest_alpha(rows):
+    """The smallest init scale that enough problems share, or if there is none, that most do."""
+    if rows.empty:
+        return None
+    problems = rows[[*PROBLEM, "alpha"]].drop_duplicates().astype({"alpha": str})["alpha"].value_counts()
+    shared = problems[problems >= min(ENOUGH, problems.max())]
+    return sort_alphas(shared.index)[-1]
 
 
 def _nested(values):
-    """{(alpha, seed): value} as {seed: {alpha: value}}, with seeds ascending and init scales descending."""
-    seeds = sorted({seed for _, seed in values})
-    return {
-        seed: {alpha: values[alpha, seed] for alpha in sort_alphas(a for a, s in values if s == seed)} for seed in seeds
-    }
+    """{(variant, seed, alpha): value} as {(variant, seed): {alpha: value}}, with init scales descending."""
+    found = {}
+    for *problem, alpha in values:
+        found.setdefault(tuple(problem), []).append(alpha)
+    return {problem: {alpha: values[*problem, alpha] for alpha in sort_alphas(of)} for problem, of in found.items()}
+
+
+def _medians(values):
+    """In words, from {problem: {alpha: value}}: the median over problems at each init scale."""
+    by_alpha = {}
+    for found in values.values():
+        for alpha, value in found.items():
+            by_alpha.setdefault(alpha, []).append(value)
+    return ", ".join(f"{np.median(by_alpha[alpha]):.3g} ({alpha})" for alpha in sort_alphas(by_alpha)) or "none"
+
+
+def _in_problems(holds, missing, details):
+    """Value, n and details of a claim that holds in each problem, or does not: {(variant, seed): bool}."""
+    right, total = sum(map(bool, holds.values())), len(holds)
+    if total < ENOUGH:
+        raise NotTested(f"{ENOUGH} problems with {missing}: it holds in {right} of the {total} of this study")
+    of_variant = {}
+    for variant, _ in holds:
+        of_variant[variant] = of_variant.get(variant, 0) + 1
+    n = f"{total} problems ({', '.join(f'{count} {variant}' for variant, count in of_variant.items())})"
+    wrong = ", ".join(f"{variant} seed {seed}" for (variant, seed), held in holds.items() if not held)
+    return _lower_end(right, total), n, f"{right} of {total}{f', not in {wrong}' if wrong else ''}; {details}"
+
+
+def _lower_end(right, total):
+    """Lower end of the 95 % Clopper-Pearson interval of a share, two-sided."""
+    from scipy.stats import beta  # takes a second to import
+
+    return beta.ppf(0.025, right, total - right + 1) if right else 0.0
 
 
 def _problem_list(seeds):
@@ -535,22 +515,13 @@ def _problem_list(seeds):
     return f"{len(seeds)} problem{'s' if len(seeds) > 1 else ''} (seed {', '.join(map(str, seeds))})"
 
 
-def _count_problems(runs):
-    """The number of problems and init scales, in words; `runs` is a dict seed -> one entry for each init scale."""
-    counts = ", ".join(f"{len(of_problem)} init scales of seed {seed}" for seed, of_problem in runs.items())
-    return f"{len(runs)} problem{'s' if len(runs) > 1 else ''} ({counts})"
-
-
-def _by_alpha(values):
-    """In words, from {seed: {alpha: value}}."""
+def _by_seed(values):
+    """In words, from {(alpha, seed): value}."""
     parts = []
-    for seed, of_problem in values.items():
-        parts.append(f"seed {seed}: " + ", ".join(f"{value:.3g} ({alpha})" for alpha, value in of_problem.items()))
+    for seed in sorted({seed for _, seed in values}):
+        alphas = sort_alphas(alpha for alpha, other in values if other == seed)
+        parts.append(f"seed {seed}: " + ", ".join(f"{values[alpha, seed]:.3g} ({alpha})" for alpha in alphas))
     return "; ".join(parts)
-
-
-def _each(values, pattern):
-    return "; ".join(pattern.format(*item) for item in values.items())
 
 
 def _numbers(values):

@@ -6,9 +6,9 @@ import numpy as np
 from rank_increase.figures.style import PRODUCT_LABELS, RESCALED_TIME, new_panels
 from rank_increase.figures.toy import (
     INACTIVE,
-    LimitLoss,
     draw_limit,
     draw_losses,
+    read_limit,
     read_losses,
     read_stages,
     stage_scale,
@@ -113,7 +113,7 @@ def draw_loss_variants(tables, variants, seed):
         alpha, run = read_smallest(tables, variant, seed)
         stages, losses = read_stages(tables, seed, variant), read_losses(tables, variant, [alpha], seed)
         if not stages.empty:
-            draw_limit(panels[0], LimitLoss.of(stages, losses), losses["rescaled_time"].max())
+            draw_limit(panels[0], read_limit(losses, stages), losses["rescaled_time"].max())
         draw_losses(panels[0], losses, {alpha: "black"})
         panels[0].set(title=f"{name},\n{alpha_label(alpha)}", xlabel="", ylabel="")
         panels[0].autoscale(axis="y")  # cross-entropy with soft labels falls to their entropy, not to zero

@@ -1,6 +1,5 @@
 """Panels of the toy model: one function per kind, which takes a table and fills an Axes."""
 
-from dataclasses import dataclass
 from functools import partial
 from string import ascii_lowercase
 from textwrap import fill
@@ -16,6 +15,7 @@ from seaborn import lineplot, scatterplot
 from rank_increase.figures.job import NothingToShow
 from rank_increase.figures.style import PRODUCT_LABELS, RESCALED_TIME, new_panels
 from rank_increase.notation import PRODUCTS, alpha_label, log_alpha, sort_alphas
+from rank_increase.toy.staircase import Staircase
 from rank_increase.toy.windows import Window
 
 DIAGONAL_LABELS = {"KQ": r"$\mathrm{diag}(w_Q)\mathrm{diag}(w_K)$", "VO": r"$\mathrm{diag}(w_V)\mathrm{diag}(w_O)$"}
@@ -186,7 +186,7 @@ def draw_full_weights(tables, seed, alphas):
         losses, stages = read_losses(tables, variant, None, seed), read_stages(tables, seed, variant)
         known, end = sort_alphas(losses["alpha"]), losses["rescaled_time"].max()
         shown = alphas or list(dict.fromkeys([known[0], known[len(known) // 2], known[-1]]))
-        draw_limit(panels[0], LimitLoss.of(stages, losses), end)
+        draw_limit(panels[0], read_limit(losses, stages), end)
         draw_losses(panels[0], losses, alpha_colors(losses["alpha"]), width=0.6)
         panels[0].set_title(f"({next(letters)}) {teacher} teacher: loss")
         for panel, alpha in zip(panels[1:], shown, strict=False):
@@ -238,7 +238,7 @@ def draw_entries(tables, product, alphas, seed):
     return figure
 
 
-def draw_windows(tables, assumption, seed, note, with_speed=False):
+def draw_windows(tables, assumption, seed, rows, note, with_speed=False):
     """A figure of the perturbation runs of an assumption, a row of panels for each.
 
     Parameters
@@ -246,13 +246,17 @@ def draw_windows(tables, assumption, seed, note, with_speed=False):
     tables : figures.job.StudyTables
     assumption : {"plateaus", "activations"}
     seed : int
+    rows : int
+        Number of runs to show, evenly from the first to the last; all if there are fewer.
     note : callable
         Window -> a note on the run, and whether the run needs caution.
     with_speed : bool
         Whether notes mention the speed at the end of a window.
     """
     table, stages = tables.read("perturbations", assumption=assumption, seed=seed), read_stages(tables, seed)
-    runs = [run for _, run in table.groupby("run")]
+    numbers = np.sort(table["run"].unique())
+    numbers = numbers[np.linspace(0, len(numbers) - 1, min(rows, len(numbers))).round().astype(int)]
+    runs = [table[table["run"] == number] for number in numbers]
     figure, axes = new_panels(len(runs), 2, 1.65 * len(runs) + 0.7)
     for panels, choices in zip(axes, runs, strict=True):
         run, on_support = (choices[choices["noise_on"] == noise_on] for noise_on in ("nonnegligible", "support"))
@@ -330,6 +334,8 @@ def add_window_legend(figure, with_speed):
     """Explain below a figure of windows its lines and the numbers in its notes, including speeds if `with_speed`."""
     explanation = "distance: largest |perturbed - reference| over the entries of both products"
     explanation += "\nsupport: the ratio for the same noise on active weights alone"
+    if not with_speed:
+        explanation += "\nslowest mode: what it keeps of a perturbation until the window ends"
     if with_speed:
         explanation += (
             "\nspeed: of the fastest entry of the reference, per unit of rescaled time, at the end of the window"
@@ -419,47 +425,18 @@ def add_error_legend(figure, colors):
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
 
 
-@dataclass(frozen=True)
-class LimitLoss:
-    """The loss in the limit alpha -> 0, a step function of rescaled time: heights[k] from times[k] on, times[0] = 0."""
+def read_limit(losses, stages):
+    """The toy.staircase.Staircase of one problem.
 
-    times: np.ndarray
-    heights: np.ndarray
-
-    @classmethod
-    def of(cls, stages, losses):
-        """From the table "stages" of one seed; at theta_0, the initial loss at the smallest alpha."""
-        smallest = losses[losses["alpha"] == sort_alphas(losses["alpha"])[-1]]
-        start = smallest.loc[smallest["rescaled_time"].idxmin(), "loss"]
-        stages = stages.sort_values("stage")
-        return cls(np.r_[0.0, stages["predicted_time"]], np.r_[start, stages["loss"]])
-
-    def at(self, time):
-        """Heights at an array of rescaled times."""
-        return self.heights[np.searchsorted(self.times, time, side="right") - 1]
-
-    def distance(self, run):
-        """Mean |loss - limit| over the rescaled time of a run: an estimate, a lower bound and an upper bound.
-
-        The estimate uses the trapezoidal rule on the recorded times. A fall of the loss is only known to lie between
-        two of them, so at tiny alpha, where this matters most, the bounds are far apart. They assume that the loss does
-        not rise between two records, as it cannot under gradient flow.
-
-        Parameters
-        ----------
-        run : pandas.DataFrame
-            `rescaled_time` and `loss` of one run.
-        """
-        run = run.sort_values("rescaled_time")
-        time, loss = run["rescaled_time"].to_numpy(), run["loss"].to_numpy()
-        duration = time[-1] - time[0]
-        estimate = np.trapezoid(np.abs(loss - self.at(time)), time) / duration
-        edges = np.unique(np.r_[time, self.times[(self.times > time[0]) & (self.times < time[-1])]])
-        before = np.searchsorted(time, edges[:-1], side="right") - 1
-        above, below = loss[before] - self.at(edges[:-1]), self.at(edges[:-1]) - loss[before + 1]
-        lower = np.diff(edges) @ np.maximum(0, np.maximum(-above, -below)) / duration
-        upper = np.diff(edges) @ np.maximum(np.abs(above), np.abs(below)) / duration
-        return estimate, lower, upper
+    Parameters
+    ----------
+    losses : pandas.DataFrame
+        Of `read_losses`; the initial loss at the smallest alpha is that at theta_0.
+    stages : pandas.DataFrame
+        Table "stages" of the problem.
+    """
+    smallest = losses[losses["alpha"] == sort_alphas(losses["alpha"])[-1]]
+    return Staircase.of(stages, smallest.loc[smallest["rescaled_time"].idxmin(), "loss"])
 
 
 def draw_limit(axes, limit, end):
@@ -484,24 +461,64 @@ def zoom_on_fall(axes, limit, high, low):
 
 
 def draw_limit_distance(axes, losses, limit, colors):
-    """Mean |loss - limit| against ln(1/alpha), with bars from the lower to the upper bound.
+    """Mean |loss - limit| over rescaled time against ln(1/alpha).
 
-    The line of slope -1 goes through the geometric mean of the points.
+    The line of slope -1 goes through the point of the smallest alpha.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
     losses : pandas.DataFrame
         Of `read_losses`.
-    limit : LimitLoss
+    limit : toy.staircase.Staircase
     colors : dict
         Of `alpha_colors`.
     """
-    points = []
     for alpha in sort_alphas(losses["alpha"]):
-        estimate, lower, upper = limit.distance(losses[losses["alpha"] == alpha])
-        points.append((-log_alpha(alpha), estimate))
-        axes.plot(2 * [points[-1][0]], [lower, upper], color=colors[alpha], lw=1.5)
-        axes.plot(*points[-1], "o", ms=4.5, color=colors[alpha])
-    _scale_to_alpha(axes, *np.exp(np.log(points).mean(axis=0)))
+        run = losses[losses["alpha"] == alpha].sort_values("rescaled_time")
+        time = run["rescaled_time"].to_numpy()
+        point = -log_alpha(alpha), limit.distance(time, run["loss"].to_numpy()) / (time[-1] - time[0])
+        axes.plot(*point, "o", ms=4.5, color=colors[alpha])
+    _scale_to_alpha(axes, *point)
     axes.set(ylabel="mean |loss - limit|")
+
+
+def draw_constants(axes, theorem, colors):
+    """Measured C_k = (T - T_k) ln(1/alpha) against C_k as the orbits predict it, a point for each stage.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    theorem : pandas.DataFrame
+        Tables "theorem" and "orbits" of any problems, joined.
+    colors : dict
+        Of `alpha_colors`.
+    """
+    for alpha in sort_alphas(theorem["alpha"]):
+        rows = theorem[theorem["alpha"] == alpha]
+        axes.plot(rows["delay"], rows["scaled_delay"], "o", ms=2, mew=0, color=colors[alpha])
+    axes.axline((0, 0), slope=1, color="0.5", lw=0.8, zorder=0)
+    axes.set(xlabel=r"predicted $C_k$", ylabel=r"$(T - T_k) \ln(1/\alpha)$")
+
+
+def draw_resolved(axes, theorem, orbits, colors):
+    """Share of stages whose support alone is active in their middle, against log10(1/alpha): measured, and predicted.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    theorem, orbits : pandas.DataFrame
+        Tables of any problems.
+    colors : dict
+        Of `alpha_colors`.
+    """
+    bounds = np.sort(orbits["resolved_from"].to_numpy()) / np.log(10)
+    alphas = {alpha: -log_alpha(alpha) / np.log(10) for alpha in sort_alphas(theorem["alpha"])}
+    start, end = min(alphas.values()) / 2, 2 * max(alphas.values())
+    edges = np.clip(bounds, start, end)
+    shares = np.arange(1, len(edges) + 1) / len(edges)
+    axes.plot(np.r_[start, edges, end], np.r_[0, shares, shares[-1]], drawstyle="steps-post", color="0.6", lw=1.2)
+    for alpha, x in alphas.items():
+        rows = theorem[theorem["alpha"] == alpha]
+        axes.plot(x, ((rows["missing"] == 0) & (rows["extra"] == 0)).mean(), "o", ms=4.5, color=colors[alpha])
+    axes.set(xscale="log", xlim=(start, end), ylim=(0, 1.03), xlabel=r"$\log_{10}(1/\alpha)$", ylabel="share of stages")

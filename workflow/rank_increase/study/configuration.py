@@ -21,6 +21,7 @@ from rank_increase.options import (
     Count,
     Decay,
     Dpi,
+    Flag,
     Name,
     NotNegative,
     Path,
@@ -39,7 +40,17 @@ from rank_increase.training.recipe import Recipe
 MIN_LOG_ALPHA = log_alpha("1e-150")  # below this, alpha^2 is zero in float64
 MIN_LOG_LINEAR = log_alpha("1e-10")  # below this, float64 cannot tell times of order 1 apart at 1 / alpha
 LOG_SCALES = log_alpha("1e-15"), log_alpha("1e15")  # of a network: float32 must hold squares of its weights, and more
-TOY_TABLES = ("trajectory", "losses", "events", "conservation", "stages", "theorem", "perturbations")
+TOY_TABLES = (
+    "trajectory",
+    "losses",
+    "events",
+    "conservation",
+    "stages",
+    "theorem",
+    "orbits",
+    "perturbations",
+    "returns",
+)
 LINEAR_ATTENTION_TABLES = ("linear_attention", "linear_attention_losses")
 NETWORK_TABLES = ("metrics", "spectra", "measures")
 RESERVED = ("published", "benchmarks")  # folders of results/ that belong to no study
@@ -175,8 +186,8 @@ class Variant(Section):
 
     @property
     def is_plain(self):
-        """Whether it is a single head with the squared error and no weight decay."""
-        return not self.layers and self.loss == "squared" and not self.decay
+        """Whether it is a single head with diagonal weights, the squared error and no weight decay."""
+        return self.weights == "diagonal" and not self.layers and self.loss == "squared" and not self.decay
 
 
 class ToyRuns(Section):
@@ -228,7 +239,11 @@ class Toy(Section):
     points: Points = 501
     """Times at which a run is recorded."""
     activation_weight: Positive = 0.1
-    """A coordinate is active once the larger of its two weights is above this."""
+    """A coordinate, or singular value, is active once the larger of its two weights is above this. Where Algorithm 1
+    has the limit of a run, it is active once its product is above half of that in the stage that activates it."""
+    orbits: Flag = True
+    """Whether to follow the orbits between stages of Algorithm 1, which predict the constants C_k of Theorem 4.5. Takes
+    about as long as Algorithm 1."""
     flow_rtol: Positive = 1.0e-10
     """Relative error bound of the solver for the flow of diagonal weights, on the state s."""
     flow_atol: Annotated[
@@ -258,11 +273,11 @@ class Plateaus(Section):
     std: Positive = 0.05
     """Standard deviation of the noise (paper: 0.05)."""
     follow: Positive = 6.1
-    """How long to follow, in units of ln(1/alpha): 1000 epochs of the paper, at a step of 0.45 and alpha = 1e-32."""
+    """The longest time to follow, in units of ln(1/alpha): 1000 epochs of the paper, at a step of 0.45 and 1e-32."""
 
 
 class Activations(Section):
-    """Assumption 4.4: perturbations where a weight becomes nonnegligible, followed until the next one does."""
+    """Assumption 4.4: perturbations where a weight becomes nonnegligible, followed halfway until the next one does."""
 
     runs: Count = 5
     """Number of perturbed runs (paper: 5)."""
@@ -270,8 +285,25 @@ class Activations(Section):
     """Standard deviation of the noise (paper: 0.01)."""
 
 
+class Limit(Section):
+    """Both assumptions in the limit: balanced noise around every stage, all other coordinates zero."""
+
+    stds: Annotated[
+        list[Positive], Field(min_length=1, json_schema_extra={"must_be": "a list of positive numbers"})
+    ] = [
+        0.01,
+        0.05,
+        0.2,
+    ]
+    """Standard deviations of the noise."""
+    draws: Count = 3
+    """Draws for each of them, stage and assumption."""
+    stages: Count | None = None
+    """Number of stages to test, evenly from the first to the last; null: all."""
+
+
 class Assumptions(Section):
-    """Perturbation runs on diagonal weights (paper, Appendix A, Figures 9 and 10)."""
+    """Tests of Assumptions 4.3 and 4.4 on diagonal weights (paper, Appendix A, Figures 9 and 10)."""
 
     alpha: Alpha = "1e-32"
     """Init scale of the perturbed trajectory (paper: 1e-32)."""
@@ -285,6 +317,8 @@ class Assumptions(Section):
     """Assumption 4.3."""
     activations: Activations = Activations()
     """Assumption 4.4."""
+    limit: Limit = Limit()
+    """Both in the limit alpha -> 0, for every problem of a variant with a limit."""
 
 
 class LinearAttention(Section):
@@ -715,7 +749,8 @@ def _toy_mistakes(study):
 
 def _variant_mistakes(name, variant):
     where = f"`toy.variants.{name}`"
-    if not variant.is_plain and (variant.method != "flow" or variant.weights == "full"):
+    special = variant.layers or variant.loss != "squared" or variant.decay
+    if special and (variant.method != "flow" or variant.weights == "full"):
         yield (
             f"{where} has layers, another loss or weight decay, which only the flow of diagonal weights can have: set"
             " `method: flow` and `weights: diagonal`."
@@ -852,6 +887,11 @@ def limit_problems(study):
     )
 
 
+def plain_problems(study):
+    """Those of `limit_problems` that are the paper's: diagonal weights of a single head, squared error, no decay."""
+    return [(name, seed) for name, seed in limit_problems(study) if study.toy.variants[name].is_plain]
+
+
 def network_runs(study):
     """The network runs of a study, each a dict with `network`, `alpha`, `seed`; no duplicates."""
     runs = {
@@ -875,7 +915,9 @@ def made_tables(study):
     made = {
         **dict.fromkeys(("trajectory", "losses", "events", "conservation"), study.toy is not None),
         **dict.fromkeys(("stages", "theorem"), bool(limit_problems(study))),
+        "orbits": bool(plain_problems(study)) and study.toy.orbits,
         "perturbations": study.assumptions is not None,
+        "returns": study.assumptions is not None and bool(plain_problems(study)),
         **dict.fromkeys(LINEAR_ATTENTION_TABLES, study.linear_attention is not None),
         **dict.fromkeys(NETWORK_TABLES, bool(study.networks)),
     }

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from rank_increase.notation import log_alpha
 from rank_increase.registry import find
-from rank_increase.study.configuration import limit_problems, network_runs, toy_runs, variant_settings
+from rank_increase.study.configuration import limit_problems, network_runs, plain_problems, toy_runs, variant_settings
 from rank_increase.study.text import size_text, text_table
 
 ROW_BYTES = 60  # of a row of spectra besides its singular values, compressed
@@ -66,7 +66,7 @@ def _ranks(dim, dim_head):
 def job_counts(study):
     """Number of jobs of each rule that takes more than seconds: a dict of rule to number."""
     toy, runs = toy_runs(study), network_runs(study)
-    limits = len(limit_problems(study))
+    limits, plain = len(limit_problems(study)), len(plain_problems(study))
     perturbed = study.assumptions.seeds if study.assumptions else []
     problems = {(run["variant"], run["seed"]) for run in toy} | {("diagonal", seed) for seed in perturbed}
     counts = {
@@ -74,7 +74,9 @@ def job_counts(study):
         "run_algorithm1": limits,
         "train_toy": len(toy),
         "compare_theorem": limits,
+        "follow_orbits": plain if plain and study.toy.orbits else 0,
         "perturb_toy": 2 * len(perturbed),
+        "perturb_limit": plain if study.assumptions else 0,
         "run_linear_attention": len(study.linear_attention.seeds) if study.linear_attention else 0,
         "prepare_dataset": len({study.networks[run["network"]].dataset for run in runs}),
         "train_network": len(runs),

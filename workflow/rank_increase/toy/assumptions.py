@@ -34,26 +34,34 @@ class PerturbedRun:
     reference: np.ndarray
 
 
-def random_moments(head, coordinates, s, *, runs, follow, max_time, rng, rtol, atol, on_step=None):
+def random_moments(head, coordinates, s, *, runs, active, follow, max_time, rng, rtol, atol, on_step=None):
     """Random moments of a flow for Assumption 4.3, in order of time.
 
-    They are uniform in [0, max_time], and need not fall on a plateau.
+    They are uniform in [0, max_time], and need not fall on a plateau. A run ends well before the next coordinate
+    becomes active: halfway.
 
     Parameters
     ----------
+    active : float
+        A coordinate is active while the larger of its weights is above this.
     follow : float
-        How long to follow each, in the units of `max_time`.
+        The longest time to follow a run, in the units of `max_time`.
     """
     times = np.sort(rng.uniform(0, max_time, runs))
-    states, _ = integrate(head, coordinates, s, np.r_[0.0, times], rtol=rtol, atol=atol, on_step=on_step)
-    return [Moment(time, state, time + follow) for time, state in zip(times, states[1:], strict=True)]
+    grid = np.r_[0.0, times, max_time + 2 * follow]
+    states, crossings = integrate(
+        head, coordinates, s, grid, rtol=rtol, atol=atol, thresholds=[active], on_step=_time_of(on_step)
+    )
+    rises = np.array([crossing.time for crossing in crossings if crossing.direction > 0])
+    gaps = [min(2 * follow, (rises[rises > time] - time).min(initial=np.inf)) for time in times]
+    return [Moment(time, state, time + gap / 2) for time, state, gap in zip(times, states[1:], gaps, strict=False)]
 
 
 def activation_moments(head, coordinates, s, *, runs, threshold, active, max_time, rng, rtol, atol, on_step=None):
     """Moments of a flow for Assumption 4.4, at which a weight passes `threshold`, in order of time.
 
-    A run is followed until the coordinate becomes active (its weight passes `active`), and further until the next one
-    does. The moments are drawn from all those for which this happens before `max_time`.
+    A run is followed until the coordinate becomes active (its weight passes `active`), and further halfway until the
+    next one does. The moments are drawn from all those for which this happens before `max_time`.
     """
     _, crossings = integrate(
         head,
@@ -63,7 +71,7 @@ def activation_moments(head, coordinates, s, *, runs, threshold, active, max_tim
         rtol=rtol,
         atol=atol,
         thresholds=(threshold, active),
-        on_step=on_step,
+        on_step=_time_of(on_step),
     )
     upwards = [crossing for crossing in crossings if crossing.direction > 0]
     rises = [crossing for crossing in upwards if crossing.threshold == active]
@@ -73,9 +81,14 @@ def activation_moments(head, coordinates, s, *, runs, threshold, active, max_tim
             own = [rise.time for rise in rises if rise.coordinate == crossing.coordinate and rise.time > crossing.time]
             ends = [rise.time for rise in rises if own and rise.time > own[0]]
             if ends:
-                moments.append(Moment(crossing.time, crossing.state, ends[0], crossing.coordinate))
+                end = (own[0] + ends[0]) / 2
+                moments.append(Moment(crossing.time, crossing.state, end, crossing.coordinate))
     drawn = np.sort(rng.choice(len(moments), size=min(runs, len(moments)), replace=False))
     return [moments[i] for i in drawn]
+
+
+def _time_of(on_step):
+    return on_step and (lambda time, _: on_step(time))
 
 
 def perturb(coordinates, s, noise, chosen):

@@ -23,6 +23,9 @@ from rank_increase.toy.runs import Event, Run
 # A Jacobian on this many samples serves the solver's Newton iteration as well as one on all 1000. With 120, long steps
 # stop converging once many coordinates are active: ten times as many steps at alpha = 1e-3000.
 JACOBIAN_SAMPLES = 300
+# A flow is also recorded where it moves: at the end of a step of the solver once the largest change of a product since
+# the last such record, times the time since then, is above this. Areas under curves are then known everywhere alike.
+MOVED = 0.1
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,11 @@ class LogCoordinates:
 class Crossing:
     """A coordinate whose larger weight passes a threshold, upwards (direction 1) or downwards (-1).
 
-    `state` is the state s of the whole flow at that time, shape (p,).
+    `threshold` is as given to `integrate`; `state` is the state s of the whole flow at that time, shape (p,).
     """
 
     time: float
-    threshold: float
+    threshold: float | np.ndarray
     coordinate: int
     direction: int
     state: np.ndarray
@@ -136,10 +139,10 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
         Times to record.
     rtol, atol : float
         Error bounds of s. An atol above 1e-5 misses stages.
-    thresholds : sequence of float
-        Sizes of max(|u_i|, |v_i|) whose crossings are reported.
+    thresholds : sequence of float or array, shape (p,)
+        Sizes of max(|u_i|, |v_i|) whose crossings are reported, for all coordinates or for each its own.
     on_step : callable, optional
-        Called with the time after each step.
+        Called with the time and the state after each step.
 
     Returns
     -------
@@ -174,7 +177,7 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
         for threshold in thresholds:
             crossings += _crossings(step, before, solver.y, threshold, coordinates)
         if on_step:
-            on_step(solver.t)
+            on_step(solver.t, solver.y)
     return states, sorted(crossings, key=lambda crossing: crossing.time)
 
 
@@ -232,7 +235,7 @@ def initial_state(theta_0, log_alpha, decay=0.0):
 
 
 def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, decay=0.0, on_step=None):
-    """The gradient flow of a toy problem with diagonal weights, a runs.Run recorded at `times`.
+    """The gradient flow of a toy problem with diagonal weights, a runs.Run recorded at `times` and where it moves.
 
     Parameters
     ----------
@@ -241,7 +244,7 @@ def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, decay=0.0, on
     times : array, ascending, from 0
     rtol, atol : float
         As in `integrate`.
-    weight : float
+    weight : float or array, shape (p,)
         A coordinate is active while the larger of its weights is above this.
     decay : float
         Weight decay lambda.
@@ -250,12 +253,21 @@ def diagonal_run(problem, log_alpha, times, rtol, atol, *, weight, decay=0.0, on
     """
     head = problem.head()
     coordinates, s = initial_state(problem.theta_0, log_alpha, decay)
-    states, crossings = integrate(
-        head, coordinates, s, times, rtol=rtol, atol=atol, thresholds=[weight], on_step=on_step
-    )
+    moved = [(times[0], s, coordinates.product(s))]
+
+    def keep(time, state):
+        p = coordinates.after(time).product(state)
+        if abs(p - moved[-1][2]).max() * (time - moved[-1][0]) > MOVED and time < times[-1]:
+            moved.append((time, state.copy(), p))
+        if on_step:
+            on_step(time)
+
+    states, crossings = integrate(head, coordinates, s, times, rtol=rtol, atol=atol, thresholds=[weight], on_step=keep)
+    times, first = np.unique(np.r_[times, [time for time, *_ in moved[1:]]], return_index=True)
+    states = np.vstack([states, *(state for _, state, _ in moved[1:])])[first]
     values = coordinates.after(times[:, None]).product(states)
     loss = np.array([head.loss_and_g(p)[0] for p in values])
-    shape, level = (len(times), *head.shape), 2 * np.log(weight)
+    shape, level = (len(times), *head.shape), 2 * np.log(np.broadcast_to(weight, len(s))).reshape(head.shape)
     events = [
         Event.at(
             crossing.time,

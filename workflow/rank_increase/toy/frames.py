@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from rank_increase.notation import PRODUCTS
-from rank_increase.tables import SCHEMAS
+from rank_increase.tables import SCHEMAS, read_table
+from rank_increase.toy.algorithm1 import Stage
 from rank_increase.toy.runs import Event
 
 
@@ -60,6 +61,47 @@ def stage_frame(stages, shape):
     return pd.DataFrame(rows, columns=SCHEMAS["stages"].names).assign(**labels)
 
 
+def read_stages(path, shape):
+    """The stages of the table "stages" of one problem at `path`, by time: a list of algorithm1.Stage.
+
+    `shape` as in `coordinate_labels`.
+    """
+    rows, stages, before = read_table(path).astype({"product": str}).sort_values("stage").to_dict("records"), [], 0.0
+    for row in rows:
+        product = np.stack([np.reshape(row[name], (-1, shape[-1])) for name in PRODUCTS], axis=1).ravel()
+        place = [row["layer"], row["head"], PRODUCTS.index(row["product"]), row["index"]][-len(shape) :]
+        stage = Stage(
+            time=row["predicted_time"],
+            coordinate=int(np.ravel_multi_index(place, shape)),
+            sign=row["sign"],
+            product=product,
+            loss=row["loss"],
+            gap_to_next=row["gap_to_next"],
+            deactivated=tuple(np.flatnonzero((before != 0) & (product == 0)).tolist()),
+            curvature=row["curvature"],
+        )
+        stages.append(stage)
+        before = product
+    return stages
+
+
+def orbit_frame(orbits, resolved_from):
+    """Rows of schema "orbits" of a list of orbits.Orbit, and of orbits.resolved_from, ln(1/alpha_0), of each."""
+    return pd.DataFrame(
+        {
+            "stage": range(1, len(orbits) + 1),
+            "delay": [orbit.delay for orbit in orbits],
+            "area": [orbit.area for orbit in orbits],
+            "resolved_from": resolved_from,
+        }
+    )
+
+
+def return_frame(returns):
+    """Rows of schema "returns" of a list of returns.Return."""
+    return pd.DataFrame([vars(each) for each in returns], columns=SCHEMAS["returns"].names)
+
+
 def conservation_frame(run, log_alpha, method):
     """Rows of schema "conservation" of a runs.Run; none if it conserves by construction."""
     if run.conservation is None:
@@ -77,14 +119,29 @@ def conservation_frame(run, log_alpha, method):
     )
 
 
-def perturbation_frame(moments, log_alpha, dim):
-    """Rows of schema "perturbations"; `moments` has a list of assumptions.PerturbedRun for each moment."""
+def perturbation_frame(moments, log_alpha, dim, stages):
+    """Rows of schema "perturbations".
+
+    Parameters
+    ----------
+    moments : list
+        For each moment, a list of assumptions.PerturbedRun.
+    log_alpha : float
+    dim : int
+        Number of entries of a product.
+    stages : list of algorithm1.Stage
+        Their curvature c at theta_k gives the relaxation: u = ±v returns at rate c / 2, as both weights move.
+    """
+    times, curvature = [stage.time for stage in stages], np.array([np.nan, *(stage.curvature for stage in stages)])
     frames = [
         pd.DataFrame(
             {
                 "run": number,
                 "noise_on": run.noise_on,
                 "perturbed_at": run.times[0] / -log_alpha,
+                "relaxation": curvature[np.searchsorted(times, run.times[0] / -log_alpha, side="right")]
+                / 2
+                * -log_alpha,
                 "rescaled_time": (run.times / -log_alpha).repeat(2 * dim),
                 **{name: labels[name] for name in ("product", "index")},
                 "value": run.perturbed.ravel(),
@@ -131,7 +188,8 @@ def coordinate_labels(coordinates, shape):
     ----------
     coordinates : array of int
     shape : tuple of int
-        Shape of the products as an array: (2, dim) of a single head, (layers, heads, 2, dim) of a transformer.
+        Shape of the products as an array: (2, dim) of a single head, (layers, heads, 2, dim) of a transformer; with
+        full weights, dim is the number of singular values.
     """
     *place, product, index = np.unravel_index(np.asarray(coordinates, dtype=int), shape)
     layer, head = place or np.zeros((2, len(product)), dtype=int)

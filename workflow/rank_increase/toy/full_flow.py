@@ -1,5 +1,7 @@
 """Gradient flow of full weights at any init scale, in the coordinates of toy/full_coordinates.py."""
 
+from math import prod
+
 import numpy as np
 from scipy.optimize import brentq
 
@@ -99,8 +101,8 @@ def full_run(problem, log_alpha, times, tolerance, *, weight, on_step=None):
     times : array, ascending, from 0
     tolerance : float
         As in `FullFlow`.
-    weight : float
-        A singular value is active while it is above the square of this.
+    weight : float or array, shape (2 * d',)
+        A singular value is active while it is above the square of this, for all or for each its own.
     on_step : callable, optional
         Called with the time after each step.
 
@@ -109,7 +111,7 @@ def full_run(problem, log_alpha, times, tolerance, *, weight, on_step=None):
     ArithmeticError
         If the flow cannot be integrated to the end.
     """
-    head, level = problem.head(), 2 * np.log(weight)
+    head, level = problem.head(), 2 * np.log(np.broadcast_to(weight, prod(problem.shape))).reshape(problem.shape)
     flow = FullFlow(head, problem.theta_0, log_alpha, tolerance)
     start = flow.coordinates.conserved(flow.state)
     records, events = [], []
@@ -140,11 +142,11 @@ def _events(coordinates, segment, before, after, level):
     found = []
     for coordinate in np.flatnonzero((before > level) != (after > level)):
         time = brentq(
-            lambda time, i=coordinate: coordinates.log_values(segment.at(time)).ravel()[i] - level,
+            lambda time, i=coordinate: (coordinates.log_values(segment.at(time)) - level).ravel()[i],
             segment.start,
             segment.end,
         )
         values = coordinates.log_values(segment.at(time))
-        direction = 1 if after.ravel()[coordinate] > level else -1
+        direction = 1 if (after > level).ravel()[coordinate] else -1
         found.append(Event.at(time, coordinate, direction, values, level))
     return found

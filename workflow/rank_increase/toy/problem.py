@@ -52,6 +52,12 @@ class Problem:
             )
 
     @property
+    def shape(self):
+        """Shape of the products that a run follows: as in frames.coordinate_labels."""
+        heads = self.theta_0.shape[1:3] if self.theta_0.ndim == 4 else ()
+        return *heads, 2, self.theta_0.shape[-1]
+
+    @property
     def is_diagonal(self):
         """Whether the student's weights are diagonal."""
         return self.theta_0.ndim != 3

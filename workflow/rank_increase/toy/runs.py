@@ -9,7 +9,7 @@ class Event(NamedTuple):
     """A coordinate, numbered through all products, that becomes active (direction 1) or inactive (-1).
 
     `log_next` is the natural logarithm of the largest product (of a singular value, with full weights) that is not
-    active at that time, this one aside, over the product at which they become active; `log_next_own` is the same
+    active at that time, this one aside, over the one at which it becomes active; `log_next_own` is the same
     within the product of this coordinate. Both are negative, and -inf where all are active.
     """
 
@@ -23,7 +23,7 @@ class Event(NamedTuple):
     def at(cls, time, coordinate, direction, log_values, level):
         """The event of a coordinate, when the logarithms of all products are `log_values`, shape (..., dim).
 
-        `level` is the logarithm of a product from which on it is active.
+        `level` is the logarithm of a product from which on it is active, for all or for each its own.
         """
         above = (log_values - level).reshape(-1, log_values.shape[-1])
         own, index = divmod(int(coordinate), above.shape[1])

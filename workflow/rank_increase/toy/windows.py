@@ -17,18 +17,21 @@ class Window:
         Largest distance of the reference from its position at the perturbation.
     final_speed : float
         Distance that the reference moves in the last tenth of the window, per unit of rescaled time.
+    slowest : float
+        What the slowest mode at theta_k keeps of a perturbation over the length of the window; NaN before any stage.
     """
 
     start_distance: float
     end_distance: float
     movement: float
     final_speed: float
+    slowest: float
 
     @classmethod
     def of(cls, run):
         """Measure one run of the table "perturbations", a data frame."""
         keys = {"index": "rescaled_time", "columns": ["product", "index"]}
-        reference = run.pivot(values="reference", **keys)
+        reference, relaxation = run.pivot(values="reference", **keys), run["relaxation"].iloc[0]
         distance = (run.pivot(values="value", **keys) - reference).abs().max(axis=1)
         time, reference = reference.index.to_numpy(), reference.to_numpy()
         last_tenth = np.searchsorted(time, time[-1] - (time[-1] - time[0]) / 10, side="right") - 1
@@ -37,6 +40,7 @@ class Window:
             end_distance=distance.iloc[-1],
             movement=np.abs(reference - reference[0]).max(),
             final_speed=np.abs(reference[-1] - reference[last_tenth]).max() / (time[-1] - time[last_tenth]),
+            slowest=np.exp(-relaxation * (time[-1] - time[0])),
         )
 
     @property
@@ -58,7 +62,8 @@ class Window:
         nearby to which the perturbed path could return.
         """
         off = self.movement > movement
-        return f"{'not ' if off else ''}on a plateau: reference moves {self.movement:.3f}", off
+        kept = "" if np.isnan(self.slowest) else f", slowest mode keeps {self.slowest:.2f}"
+        return f"{'not ' if off else ''}on a plateau: reference moves {self.movement:.3f}{kept}", off
 
     def rest_note(self, speed):
         """A note on whether the run can test Assumption 4.4, and True if it cannot.

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from rank_increase.figures.job import draw
 from rank_increase.figures.style import new_panels
 from rank_increase.figures.toy import (
-    LimitLoss,
     alpha_colors,
     draw_limit,
     draw_limit_distance,
     draw_losses,
+    read_limit,
     read_losses,
     read_stages,
     zoom_on_fall,
@@ -27,8 +27,7 @@ def main(tables, *, seed: Seed | None = None):
 
     The limit α → 0 of the loss, a step function with the heights and times of the stages of Algorithm 1, and the loss
     for every α over it; (b) enlarges the steepest part of (a). (c) Mean absolute distance to the limit over rescaled
-    time; dashed, slope -1. Bars are bounds: between two recorded moments the loss is only known not to rise, and at the
-    smallest α almost all of the distance is there.
+    time; dashed, slope -1, the rate that Theorem 4.5 implies: stages are late by C_k / ln(1/α).
 
     Parameters
     ----------
@@ -36,7 +35,7 @@ def main(tables, *, seed: Seed | None = None):
         Of the problem; the headline seed of the study if not given.
     """
     losses = read_losses(tables, "diagonal", None, seed)
-    limit = LimitLoss.of(read_stages(tables, seed), losses)
+    limit = read_limit(losses, read_stages(tables, seed))
     colors, end = alpha_colors(losses["alpha"]), losses["rescaled_time"].max()
     figure, [[curves, detail, distances]] = new_panels(1, 3, 2.9, width_ratios=[1.2, 1, 1])
     for panel in (curves, detail):

@@ -11,6 +11,7 @@ from rank_increase.figures.toy import (
     draw_stage_times,
     stage_note,
 )
+from rank_increase.options import Seeds
 from rank_increase.registry import register
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @register.figure("fig_stage_times", title="Ours: stage times", category="Toy model", tables=["theorem"])
-def main(tables):
+def main(tables, *, seeds: Seeds | None = None):
     """Predicted and measured stage times for every alpha and seed (not in the paper).
 
     Above: the rescaled time at which a coordinate becomes active against the one that Algorithm 1 predicts, a point for
@@ -26,11 +27,18 @@ def main(tables):
     measured time: median (dot), 10th to 90th percentile (bar) and largest (triangle). The dashed line has slope -1.
     Titles count the stages that have no measured time: the coordinate did not pass the threshold in the time of the
     run, or began above it.
+
+    Parameters
+    ----------
+    seeds : list of int
+        Problems to show; the first six if not given.
     """
-    theorem = tables.read("theorem", variant="diagonal", may_be_empty=True)
+    theorem = tables.read("theorem", variant="diagonal", seed=seeds, may_be_empty=True)
     if theorem.empty:
         raise NothingToShow("Algorithm 1 activates no coordinate in the time of the runs.")
-    seeds, colors = sorted(theorem["seed"].unique()), alpha_colors(theorem["alpha"])
+    seeds = seeds or sorted(theorem["seed"].unique())[:6]
+    theorem = theorem[theorem["seed"].isin(seeds)]
+    colors = alpha_colors(theorem["alpha"])
     end = 1.02 * theorem[["predicted_time", "measured_time"]].max().max()
     columns, blocks = min(len(seeds), 3), -(-len(seeds) // 3)
     figure, axes = new_panels(2 * blocks, columns, 4.6 * blocks + 0.6, sharex="row", sharey="row")

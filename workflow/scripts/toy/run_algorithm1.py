@@ -16,13 +16,11 @@ if TYPE_CHECKING:
 def main(problem, table, *, max_time, decay=0.0, label, provenance):
     """Write a row per stage up to rescaled time `max_time` (schema "stages")."""
     problem, found = Problem.load(problem), []
-    head = problem.head()
-    if not problem.is_diagonal:
-        shape = 2, problem.theta_0.shape[-1]
-        stages = greedy.stages(head, shape[1], max_time=max_time)
-    else:
-        shape = head.shape
+    head, shape = problem.head(), problem.shape
+    if problem.is_diagonal:
         stages = algorithm1.stages(head, prod(shape), max_time=max_time, decay=decay)
+    else:
+        stages = greedy.stages(head, shape[1], max_time=max_time)
     with progress(label, max_time) as advance:
         for stage in stages:
             found.append(stage)

@@ -6,14 +6,14 @@ import numpy as np
 
 from rank_increase.jobs import progress, start_job
 from rank_increase.notation import log_alpha
-from rank_increase.tables import read_table, write_table
+from rank_increase.tables import write_table
 from rank_increase.toy.descent import descent_run
 from rank_increase.toy.diagonal_flow import diagonal_run
-from rank_increase.toy.frames import conservation_frame, event_frame, loss_frame, trajectory_frame
+from rank_increase.toy.frames import conservation_frame, event_frame, loss_frame, read_stages, trajectory_frame
 from rank_increase.toy.full_flow import full_run
 from rank_increase.toy.optimizers import OPTIONS
 from rank_increase.toy.problem import Problem
-from rank_increase.toy.theorem import mid_stage_times
+from rank_increase.toy.theorem import activation_levels, middles
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -29,11 +29,13 @@ def main(problem, stages, outputs, *, alpha, seed, method, params, label, proven
     """
     problem, log_scale = Problem.load(problem), log_alpha(alpha)
     grid = np.linspace(0, params["max_time"], params["points"])
-    if stages:
-        grid = np.union1d(grid, mid_stage_times(read_table(stages[0], columns=["predicted_time"]), params["max_time"]))
+    weight, predicted = params["activation_weight"], read_stages(stages[0], problem.shape) if stages else []
+    if predicted:
+        grid = np.union1d(grid, middles([stage.time for stage in predicted], params["max_time"]))
+        weight = np.sqrt(activation_levels(predicted))
     times = grid * -log_scale
     with progress(label, times[-1]) as advance:
-        options = {"weight": params["activation_weight"], "on_step": advance}
+        options = {"weight": weight, "on_step": advance}
         if method != "flow":
             minibatches = {"batch_size": params["batch_size"], "seed": seed} if method == "sgd" else {}
             options |= {key: params[key] for key in ("step", *OPTIONS.get(method, ()))}
