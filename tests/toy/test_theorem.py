@@ -7,7 +7,7 @@ import pytest
 from rank_increase.tables import read_table, write_table
 from rank_increase.toy.algorithm1 import Stage
 from rank_increase.toy.frames import read_stages, stage_frame
-from rank_increase.toy.theorem import activation_levels, compare_stages, mid_stage_times
+from rank_increase.toy.theorem import activation_levels, compare_stages, middles
 
 
 def stage(time, coordinate, product):
@@ -64,9 +64,9 @@ def tables(tmp_path):
 
 
 def test_stages_are_looked_at_in_their_middles(tables):
-    np.testing.assert_array_equal(mid_stage_times(tables[0], 60.0), [15.0, 30.0, 50.0])
-    np.testing.assert_array_equal(mid_stage_times(tables[0][:1], 60.0), [35.0])
-    assert len(mid_stage_times([], 60.0)) == 0
+    np.testing.assert_array_equal(middles([stage.time for stage in tables[0]], 60.0), [15.0, 30.0, 50.0])
+    np.testing.assert_array_equal(middles([tables[0][0].time], 60.0), [35.0])
+    assert len(middles([], 60.0)) == 0
 
 
 def test_a_coordinate_is_active_above_half_of_what_its_stage_gives_it():
@@ -82,7 +82,7 @@ def test_a_coordinate_is_active_above_half_of_what_its_stage_gives_it():
 
 def test_stages_are_compared_with_first_activations_and_the_nearest_record(tables, tmp_path):
     stages, trajectory, events = tables
-    write_table(tmp_path / "theorem", compare_stages(stages, trajectory, events, "1e-8", 60.0), "theorem", {})
+    write_table(tmp_path / "theorem", compare_stages(stages, trajectory, events, "1e-8", 60.0, (2, 2)), "theorem", {})
     found = read_table(tmp_path / "theorem")
     assert found["alpha"].tolist() == ["1e-8"] * 3
     assert found["stage"].tolist() == [1, 2, 3]
@@ -100,11 +100,11 @@ def test_stages_are_compared_with_first_activations_and_the_nearest_record(table
 def test_coordinates_outside_the_support_and_of_the_wrong_sign_are_noticed(tables):
     stages, trajectory, events = tables
     trajectory.loc[trajectory["rescaled_time"] == 14.9, "value"] = [0.3, 0.2, 0.4, -2.0]
-    found = compare_stages(stages, trajectory, events, "1e-8", 60.0)
+    found = compare_stages(stages, trajectory, events, "1e-8", 60.0, (2, 2))
     # KQ 0 is above 0.25, VO 0 is below 0.5; no stage activates KQ 1, so that it is held to the least, 0.25.
     assert found.loc[0, ["missing", "extra"]].tolist() == [1, 1]
     trajectory.loc[trajectory["rescaled_time"] == 14.9, "value"] = [0.0, -0.3, 0.6, 0.9]
-    found = compare_stages(stages, trajectory, events, "1e-8", 60.0)
+    found = compare_stages(stages, trajectory, events, "1e-8", 60.0, (2, 2))
     assert found.loc[0, ["missing", "extra"]].tolist() == [1, 2]
 
 
@@ -112,21 +112,21 @@ def test_a_coordinate_that_passes_its_level_again_does_not_count_twice(tables):
     stages, trajectory, events = tables
     later = events.assign(rescaled_time=events["rescaled_time"].where(events["order"] != 2, 30.0))
     later = later.sort_values("rescaled_time")
-    found = compare_stages(stages, trajectory, later, "1e-8", 60.0)
+    found = compare_stages(stages, trajectory, later, "1e-8", 60.0, (2, 2))
     # KQ 1, which no stage activates, then KQ 0, which comes again before VO 1 does.
     np.testing.assert_array_equal(found["measured_order"], [3, 2, np.nan])
 
 
 def test_the_order_of_rows_does_not_matter(tables):
     stages, trajectory, events = tables
-    expected = compare_stages(stages, trajectory, events, "1e-8", 60.0)
+    expected = compare_stages(stages, trajectory, events, "1e-8", 60.0, (2, 2))
     shuffled = trajectory.sample(frac=1, random_state=0).reset_index(drop=True)
-    pd.testing.assert_frame_equal(compare_stages(stages, shuffled, events, "1e-8", 60.0), expected)
+    pd.testing.assert_frame_equal(compare_stages(stages, shuffled, events, "1e-8", 60.0, (2, 2)), expected)
 
 
 def test_a_run_in_which_nothing_activates_has_no_measured_times(tables):
     stages, trajectory, events = tables
-    found = compare_stages(stages, trajectory, events.iloc[:0], "1e-3000", 60.0)
+    found = compare_stages(stages, trajectory, events.iloc[:0], "1e-3000", 60.0, (2, 2))
     assert found["measured_time"].isna().all()
     assert found["measured_order"].isna().all()
     assert found["scaled_delay"].isna().all()
