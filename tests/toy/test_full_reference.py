@@ -50,13 +50,13 @@ def test_stored_flow_begins_with_the_exponential_of_the_linear_flow(name):
     stored = np.load(DATA / f"full_flow_{name}.npz")
     X, Y, log_values, rank = stored["X"], stored["Y"], stored["log_values"], stored["log_values"].shape[2]
     linear = log_values.max(axis=(1, 2)) < -40
-    assert sum(linear) > 10
+    assert sum(linear) > 7
     means = np.broadcast_to(X.mean(axis=1, keepdims=True), X.shape)  # what equal attention weights make of X
     G = (means.transpose(0, 2, 1) @ Y).sum(axis=0) / X.size
     with mpmath.workdps(100):
         J = mpmath.matrix(np.block([[np.zeros((4, 4)), G], [G.T, np.zeros((4, 4))]]).tolist())
         start = mpmath.matrix(np.concatenate(stored["theta_0"][2:]).tolist())
-        for time, (KQ, VO) in zip(stored["time"][linear][::5], log_values[linear][::5], strict=True):
+        for time, (KQ, VO) in zip(stored["time"][linear][::3], log_values[linear][::3], strict=True):
             weights = mpmath.expm(float(time) * J) * start
             expected = log_singular_values(np.array((weights[:4, :] * weights[4:, :].T).tolist()), rank)
             np.testing.assert_allclose(VO, expected + 2 * stored["ln_alpha"], rtol=0, atol=1e-10)
