@@ -1,11 +1,11 @@
 """The stored multi-precision references of full weights, and the script that made them, run here with float64."""
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
-from scipy.linalg import expm
 
-from make_full_reference import CASES, DATA, integrate, velocity
+from make_full_reference import CASES, DATA, integrate, log_singular_values, velocity
 from rank_increase.toy.heads import FullHead
 
 
@@ -39,27 +39,26 @@ def test_stored_problem_is_that_of_the_script(name):
     assert stored["ln_alpha"] == pytest.approx(-30 * np.log(10), rel=1e-15)
     np.testing.assert_array_equal(stored["time"], np.linspace(0, case.end, case.records))
     assert stored["log_values"].shape == (case.records, 2, case.rank)
-    assert np.all(stored["errors"] < 1e-9)
+    assert np.all(stored["errors"] < 1e-7)
     awake = stored["log_values"][-1] > -4
     assert awake.sum() >= 2 * case.rank - 1
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_stored_flow_begins_with_the_exponential_of_the_linear_flow(name):
-    """Close to zero weights G is constant: that of W_K W_Q^T is zero, as is what the attention weights can change."""
+    """While weights are small G is constant, and zero for W_K W_Q^T."""
     stored = np.load(DATA / f"full_flow_{name}.npz")
     X, Y, log_values, rank = stored["X"], stored["Y"], stored["log_values"], stored["log_values"].shape[2]
-    means = X.mean(axis=1, keepdims=True)  # all attention weights are equal
-    G = (np.broadcast_to(means, X.shape).transpose(0, 2, 1) @ Y).sum(axis=0) / X.size
-    J = np.block([[np.zeros((4, 4)), G], [G.T, np.zeros((4, 4))]])
-    compared = 0
-    for time, (KQ, VO) in zip(stored["time"], log_values, strict=True):
-        if max(KQ[0], VO[0]) > -60 or VO[0] - VO[-1] > 16:  # nonlinear, or too small beside the largest for float64
-            break
-        W_V, W_O = np.split(expm(time * J) @ np.concatenate(stored["theta_0"][2:]), 2)
-        values = np.linalg.svd(W_V @ W_O.T, compute_uv=False)[:rank]
-        np.testing.assert_allclose(VO, np.log(values) + 2 * stored["ln_alpha"], rtol=0, atol=1e-6)
-        np.testing.assert_allclose(KQ, log_values[0, 0], rtol=0, atol=1e-9)
-        compared += 1
-    assert compared > 5
+    linear = log_values.max(axis=(1, 2)) < -40
+    assert sum(linear) > 7
+    means = np.broadcast_to(X.mean(axis=1, keepdims=True), X.shape)  # what equal attention weights make of X
+    G = (means.transpose(0, 2, 1) @ Y).sum(axis=0) / X.size
+    with mpmath.workdps(100):
+        J = mpmath.matrix(np.block([[np.zeros((4, 4)), G], [G.T, np.zeros((4, 4))]]).tolist())
+        start = mpmath.matrix(np.concatenate(stored["theta_0"][2:]).tolist())
+        for time, (KQ, VO) in zip(stored["time"][linear][::3], log_values[linear][::3], strict=True):
+            weights = mpmath.expm(float(time) * J) * start
+            expected = log_singular_values(np.array((weights[:4, :] * weights[4:, :].T).tolist()), rank)
+            np.testing.assert_allclose(VO, expected + 2 * stored["ln_alpha"], rtol=0, atol=1e-10)
+            np.testing.assert_allclose(KQ, log_values[0, 0], rtol=0, atol=1e-10)
     assert stored["loss"][0] == pytest.approx((Y**2).mean() / 2, rel=1e-12)
