@@ -9,12 +9,9 @@ from rank_increase.toy.algorithm1 import stages
 from rank_increase.toy.descent import descent_run
 from rank_increase.toy.diagonal_flow import diagonal_run
 from rank_increase.toy.heads import DiagonalHead, FullHead
-from rank_increase.toy.kernels import NEGLIGIBLE, compile_head, softmax_rows
+from rank_increase.toy.kernels import NEGLIGIBLE, compile_head
 from rank_increase.toy.problem import attention
 from reference import torch_loss_and_velocity
-
-# The compiled loops take five tokens at a time.
-TOKENS = [1, 2, 4, 5, 6, 7, 10, 11]
 
 
 def central_differences(function, at, change=1e-6):
@@ -27,7 +24,7 @@ def central_differences(function, at, change=1e-6):
     return slopes
 
 
-@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("tokens", [1, 2, 5, 10, 11])
 @pytest.mark.parametrize("weights", ["diagonal", "full"])
 def test_loss_and_gradient_agree_with_autograd(small_problem, weights, tokens):
     problem = small_problem(tokens=tokens, weights=weights)
@@ -162,8 +159,8 @@ def met(monkeypatch):
     def spied_on(*shape):
         diagonal, full = compile_head(*shape)
         return (
-            lambda X, Y, q, b, dq, db: note("loops", q, b) or diagonal(X, Y, q, b, dq, db),
-            lambda X, Y, A, B: note("loops", A, B) or full(X, Y, A, B),
+            lambda X, Y, q, b, *rest: note("loops", q, b) or diagonal(X, Y, q, b, *rest),
+            lambda X, Y, Q, B, *rest: note("loops", Q, B) or full(X, Y, Q, B, *rest),
         )
 
     loss_and_g, velocity, values = DiagonalHead.loss_and_g, FullHead.velocity, FullHead.values
@@ -194,7 +191,7 @@ def stages_of(problem):
 def test_no_subnormal_number_reaches_the_compiled_loops(small_problem, met, task, weights):
     task(small_problem(weights=weights))
     assert is_subnormal(np.array(met["head"])).any()
-    assert min(met["loops"]) > (NEGLIGIBLE if weights == "diagonal" else 1e-8 * NEGLIGIBLE)  # times an entry of X
+    assert min(met["loops"]) > NEGLIGIBLE
 
 
 def test_what_is_flushed_changes_no_result(small_problem, monkeypatch):
@@ -219,15 +216,3 @@ def test_products_too_small_to_matter_are_recorded_as_they_are(small_problem, ru
     W_K, W_Q, W_V, W_O = 1e-100 * problem.theta_0
     np.testing.assert_allclose(run.values[0], [W_K * W_Q, W_V * W_O], rtol=1e-9)
     assert 0 < abs(run.values[0]).max() < NEGLIGIBLE
-
-
-def test_softmax_has_no_entry_that_is_negligible_but_not_zero():
-    gaps = np.array([0.0, -1.0, -300.0, -345.0, -346.0, -709.0, -720.0, -745.0, -800.0, -1e15])
-    rows = np.array([gaps, gaps[::-1] + 3, np.full(10, 7.0), np.r_[np.nan, gaps[1:]]])
-    S = np.pad(rows, ((0, 6), (0, 0)))
-    softmax_rows(S, 10, 1)
-    expected = np.where(gaps > -345.5, np.exp(gaps), 0) / (1 + np.exp(-1))
-    np.testing.assert_allclose(S[0], expected, rtol=1e-14)
-    np.testing.assert_allclose(S[1], expected[::-1], rtol=1e-14)
-    np.testing.assert_allclose(S[2], 0.1, rtol=1e-14)
-    assert np.isnan(S[3]).any()

@@ -2,17 +2,19 @@
 
 import numpy as np
 
-from rank_increase.toy.kernels import compile_head, flush
+from rank_increase.toy.kernels import compile_head, flush, in_lanes, lanes_array
 
 
 class DiagonalHead:
     """Half the mean squared error of a head with diagonal weights, as a function of its products or weights."""
 
     def __init__(self, X, Y):
-        self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(Y)
-        self.dim = X.shape[2]
+        self.X, self.Y = X, Y
+        tokens, self.dim = X.shape[1:]
         self.shape = 2, self.dim
-        self._kernel = compile_head(*X.shape[1:])[0]
+        self._blocks = in_lanes(X), in_lanes(Y)
+        self._gradients, self._memory = lanes_array(2, self.dim, 1), lanes_array(2 * tokens + self.dim, tokens)
+        self._kernel = compile_head(tokens)[0]
 
     def subset(self, samples):
         """The same head on some of the samples: a slice or an array of indices."""
@@ -32,10 +34,8 @@ class DiagonalHead:
             Half the mean over all outputs of the squared error.
         g : array, shape (2 * dim,)
         """
-        p, g, dim = flush(p), np.empty_like(p), self.dim
-        total = self._kernel(self.X, self.Y, p[:dim], p[dim:], g[:dim], g[dim:])
-        g /= -self.X.size
-        return total / (2 * self.X.size), g
+        total = self._kernel(*self._blocks, *flush(p).reshape(2, -1), *self._gradients, self._memory)
+        return total / (2 * self.X.size), self._gradients.sum(axis=(2, 3)).ravel() / -self.X.size
 
     def velocity(self, theta):
         """Loss and -dL/dtheta, shape (4, dim), of paper eqs. (3) and (4)."""
@@ -54,10 +54,11 @@ class FullHead:
     """Half the mean squared error of a head with full weight matrices, as a function of them."""
 
     def __init__(self, X, Y):
-        self.X, self.Y = np.ascontiguousarray(X), np.ascontiguousarray(Y)
-        self._rows = self.X.reshape(-1, X.shape[2])  # (samples * tokens, dim)
-        self._A, self._B = np.empty_like(self.X), np.empty_like(self.X)
-        self._kernel = compile_head(*X.shape[1:])[1]
+        self.X, self.Y = X, Y
+        tokens, dim = X.shape[1:]
+        self._blocks = in_lanes(X), in_lanes(Y)
+        self._gradients, self._memory = lanes_array(2, dim, dim), lanes_array(2 * tokens + 3 * dim, tokens)
+        self._kernel = compile_head(tokens)[1]
 
     def subset(self, samples):
         """The same head on some of the samples: a slice or an array of indices."""
@@ -78,12 +79,8 @@ class FullHead:
         gradients : array, shape (2, dim, dim)
             -dL/d(W_K W_Q^T) and -dL/d(W_V W_O^T).
         """
-        A, B = self._A.reshape(self._rows.shape), self._B.reshape(self._rows.shape)
-        products = flush(products)
-        np.matmul(self._rows, products[0], out=A)
-        np.matmul(self._rows, products[1], out=B)
-        total = self._kernel(self.X, self.Y, self._A, self._B)
-        return total / (2 * self.X.size), np.stack([self._rows.T @ A, self._rows.T @ B]) / -self.X.size
+        total = self._kernel(*self._blocks, *flush(products), *self._gradients, self._memory)
+        return total / (2 * self.X.size), self._gradients.sum(axis=3) / -self.X.size
 
     def velocity(self, theta):
         """Loss and -dL/dtheta, shape of `theta`, of paper eq. (3).
