@@ -9,6 +9,7 @@ from rank_increase.evidence.claim import claims_frame, declared_claims
 from rank_increase.tables import read_table, write_table
 from scripts.evidence import check_claims
 from test_claim import CLAIMS, STUDY
+from test_linear_attention_claims import CASES as LINEAR_CASES
 from test_network_claims import CASES as NETWORK_CASES
 from test_network_claims import GOOD
 from test_toy_claims import CASES as TOY_CASES
@@ -33,13 +34,13 @@ def checked(tmp_path):
 
 
 def test_every_declared_claim_has_data_that_support_it_and_data_that_refute_it():
-    assert [*TOY_CASES, *NETWORK_CASES] == [entry.name for entry in declared_claims()]
+    assert [*TOY_CASES, *LINEAR_CASES, *NETWORK_CASES] == [entry.name for entry in declared_claims()]
 
 
 def test_the_rule_writes_all_claims_to_table_and_pages(checked):
     table, markdown, html = checked(NOTHING | TOY_CASES["theorem.distance"][0] | {"measures": GOOD})
     frame = read_table(table).set_index("id")
-    assert len(frame) == len(TOY_CASES) + 2 * len(NETWORK_CASES)
+    assert len(frame) == len(TOY_CASES) + len(LINEAR_CASES) + 2 * len(NETWORK_CASES)
     assert frame.loc["theorem.distance", "verdict"] == "supported"
     assert frame.loc["vit.rank_grows.x.VO", "verdict"] == "supported"
     assert frame.loc["lemma_4_1.flow", "verdict"] == "not tested"
