@@ -310,6 +310,23 @@ MISTAKES = {
         lambda config: [edit(config) for edit in (drop("toy"), put("figures", {}))],
         "config: `assumptions` perturbs the toy model: it needs a section `toy`.",
     ),
+    "linear attention of a rank above dim": (
+        put("linear_attention", {"dim": 3, "ranks": [1, 4]}),
+        "config: `linear_attention.ranks` has 4, but heads have no rank above `dim`, 3.",
+    ),
+    "linear attention with equal eigenvalues": (
+        put("linear_attention", {"dim": 3, "ranks": [1], "eigenvalues": [0.5, 0.5, 0.25]}),
+        "config: `linear_attention.eigenvalues` must be 3 different numbers, as `dim` is.",
+    ),
+    "linear attention at too small an alpha": (
+        put("linear_attention", {"alphas": ["1e-11"]}),
+        "config: `linear_attention.alphas` has '1e-11', but must be from 1e-10 to below 1: double precision does not"
+        " resolve a jump at times of order 1/alpha below.",
+    ),
+    "linear attention at one alpha in two spellings": (
+        put("linear_attention", {"alphas": ["1e-2", "0.01"]}),
+        "config: `linear_attention.alphas` has a value twice: write it once.",
+    ),
     "dataset unknown": (
         put("networks", "digits", "dataset", "digit"),
         "config: `networks.digits.dataset` is 'digit'; did you mean `digits`?",
@@ -578,3 +595,10 @@ def test_where_there_is_no_config_file_those_there_are_are_named(tmp_path):
         read_config(tmp_path / "nosuch.yaml")
     with pytest.raises(ConfigError, match=r" cannot be read: Is a directory\.$"):
         read_config(tmp_path)
+
+
+def test_linear_attention_alone_is_a_study():
+    study = read_study({"study": "x", "linear_attention": {}})
+    assert made_tables(study) == ["linear_attention", "linear_attention_losses"]
+    assert list(drawn_figures(study)) == ["fig_linear_attention"]
+    assert len(study.linear_attention.seeds) >= 17  # 0.025^(1/17) > 0.8, the lower bound of Clopper and Pearson

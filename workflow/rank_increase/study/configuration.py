@@ -324,8 +324,8 @@ class Assumptions(Section):
 class LinearAttention(Section):
     """Linear attention on in-context linear regression, whose loss levels are known (arXiv 2501.16265)."""
 
-    dim: Count = 4
-    """Dimension D of a token."""
+    dim: Points = 4
+    """Dimension D of a token, at least 2."""
     eigenvalues: list[Positive] | None = None
     """Eigenvalues of the covariance of the tokens, `dim` different ones; null: drawn for each seed, with sum 1."""
     context: Count = 32
@@ -335,8 +335,8 @@ class LinearAttention(Section):
     alphas: Alphas = ["1e-2", "1e-4", "1e-6"]
     """Init scales, from 1e-10 to below 1."""
     seeds: Seeds = list(range(20))
-    """Seeds of the problems: each draws eigenvalues and initial weights. Claims count problems: 17 or more that all
-    agree are at least four in five with 95 % confidence."""
+    """Seeds of the problems: each draws eigenvalues and initial weights. If 17 or more agree, more than four in five of
+    all problems do, with 95 % confidence."""
     points: Points = 201
     """Times at which a loss curve is recorded."""
 
@@ -793,6 +793,10 @@ def _assumption_mistakes(study):
 
 
 def _linear_attention_mistakes(section):
+    for key in ("alphas", "ranks", "seeds"):
+        values = getattr(section, key)
+        if len({Decimal(value) for value in values}) < len(values):
+            yield f"`linear_attention.{key}` has a value twice: write it once."
     for rank in section.ranks:
         if rank > section.dim:
             yield f"`linear_attention.ranks` has {rank}, but heads have no rank above `dim`, {section.dim}."
