@@ -16,6 +16,7 @@ from test_network_claims import GOOD
 from test_toy_claims import CASES as TOY_CASES
 from test_toy_claims import NOTHING
 from test_toy_structures_claims import CASES as STRUCTURE_CASES
+from test_trainings_claims import CASES as TRAININGS_CASES
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def checked(tmp_path):
 
 
 def test_every_declared_claim_has_data_that_support_it_and_data_that_refute_it():
-    cases = [*FULL_CASES, *TOY_CASES, *STRUCTURE_CASES, *LINEAR_CASES, *TRAINING_CASES, *NETWORK_CASES]
+    cases = [*FULL_CASES, *TOY_CASES, *STRUCTURE_CASES, *LINEAR_CASES, *TRAININGS_CASES, *NETWORK_CASES]
     assert sorted(cases) == sorted(entry.name for entry in declared_claims())
 
 

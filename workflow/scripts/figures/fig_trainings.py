@@ -58,13 +58,10 @@ def main(tables, *, shown: dict[Name, Text], alpha: Alpha, full: list[Name] = ()
         draw_products(products, run, "VO", rank_colors(run["index"].max() + 1) if variant in full else colors)
         draw_losses(loss, read_losses(tables, variant, [alpha], seed), {alpha: "black"})
         products.set(title=title, xlabel="")
-        if column:
-            loss.set_ylabel("")
-        else:
-            products.set_ylabel(PRODUCT_LABELS["VO"])
-    for empty in range(len(shown), rows * COLUMNS):
-        for panel in axes[2 * (rows - 1) :, empty % COLUMNS]:
-            panel.set_visible(False)
+        products.set_ylabel("" if column else PRODUCT_LABELS["VO"])
+        loss.set_ylabel("" if column else "training loss")
+    for panel in axes[-2:, len(shown) - COLUMNS * (rows - 1) :].flat:
+        panel.set_visible(False)
     return figure
 
 
