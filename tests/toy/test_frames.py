@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from rank_increase.tables import read_table, write_table
-from rank_increase.toy.algorithm1 import Stage
 from rank_increase.toy.assumptions import PerturbedRun
 from rank_increase.toy.frames import (
     conservation_frame,
@@ -14,7 +13,7 @@ from rank_increase.toy.frames import (
     stage_frame,
     trajectory_frame,
 )
-from rank_increase.toy.runs import Event, Run
+from rank_increase.toy.runs import Event, Run, Stage
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_a_run_becomes_a_row_per_record_and_product_entry(run):
 def test_coordinates_of_a_transformer_are_numbered_through_layers_heads_and_products():
     shape = (2, 3, 2, 5)
     values = np.arange(60.0).reshape(1, *shape)
-    frame = trajectory_frame(Run(np.array([0.0]), np.array([1.0]), values, []), -4.0)
+    frame = trajectory_frame(Run(np.array([0.0]), np.array([1.0]), values, np.log(values + 1), []), -4.0)
     rows = frame.set_index(["layer", "head", "product", "index"])["value"]
     assert len(rows) == 60
     assert rows.loc[(1, 2, "KQ", 3)] == values[0, 1, 2, 0, 3]

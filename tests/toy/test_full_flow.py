@@ -93,13 +93,14 @@ def test_with_diagonal_weights_the_flow_is_that_of_diagonal_weights(small_proble
     problem, ln_alpha = small_problem(samples=50), log_alpha(alpha)
     times = np.linspace(0, -300 * ln_alpha, 16)
     expected = diagonal_run(problem, ln_alpha, times, 1e-10, 1e-6, weight=0.1)
+    wanted = np.isin(expected.time, times)
     theta = np.stack([np.diag(row) for row in problem.theta_0])
     head = OnDiagonal(problem.head())
     monkeypatch.setattr(Problem, "head", lambda self: head)
     run = full_run(replace(problem, theta_0=theta), ln_alpha, times, 1e-3, weight=0.1)
-    np.testing.assert_allclose(run.values, -np.sort(-abs(expected.values)), atol=5e-3)
+    np.testing.assert_allclose(run.values, -np.sort(-abs(expected.values[wanted])), atol=5e-3)
     np.testing.assert_allclose(
-        run.log_values, -np.sort(-expected.log_values), atol=5e-3 * -ln_alpha, err_msg="logarithms"
+        run.log_values, -np.sort(-expected.log_values[wanted]), atol=5e-3 * -ln_alpha, err_msg="logarithms"
     )
     # Of diagonal weights, an event is a passage of the larger weight, which is one of the product up to alpha^4.
     measured = [event.time / -ln_alpha for event in run.events if event.direction == 1]

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from rank_increase.tables import read_table, write_table
-from rank_increase.toy.algorithm1 import Stage
 from rank_increase.toy.frames import read_stages, stage_frame
+from rank_increase.toy.runs import Stage
 from rank_increase.toy.theorem import activation_levels, compare_stages, middles
 
 

@@ -54,9 +54,10 @@ def study(tmp_path):
         train_toy.main(problem, [stages], tables, alpha=alpha, seed=3, **options)
         theorem, paths = tmp_path / "theorem.parquet", ([tables["trajectory"]], [tables["events"]], [alpha])
         compare_theorem.main(problem, stages, *paths, theorem, max_time=max_time, provenance=provenance)
-        follow_orbits.main(problem, stages, tmp_path / "orbits.parquet", max_time=max_time, **said)
-        noise = {"stds": [0.05], "draws": 2, "stages": 2}
-        perturb_limit.main(problem, stages, tmp_path / "returns.parquet", seed=3, noise=noise, **said)
+        if not structure:
+            follow_orbits.main(problem, stages, tmp_path / "orbits.parquet", max_time=max_time, **said)
+            noise = {"stds": [0.05], "draws": 2, "stages": 2}
+            perturb_limit.main(problem, stages, tmp_path / "returns.parquet", seed=3, noise=noise, **said)
         collect_table.main([tables["events"]], tmp_path / "all_events.parquet", provenance={})
         return tmp_path
 
@@ -358,7 +359,7 @@ def test_each_scale_is_compared_with_the_stages_by_its_own_tables(study, run_scr
     trajectories, events = ([str(path) for path in paths] for paths in zip(*parts, strict=True))
     run_script(
         "compare_theorem",
-        input={"stages": "stages.parquet", "trajectories": trajectories, "events": events},
+        input={"problem": "problem.npz", "stages": "stages.parquet", "trajectories": trajectories, "events": events},
         output={"theorem": "theorem.parquet"},
         params={"alphas": ["1e-8", "1e-32"], "max_time": 300.0},
     )

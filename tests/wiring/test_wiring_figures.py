@@ -171,7 +171,7 @@ def window(rows):
 
 @pytest.mark.parametrize(
     ("name", "assumption", "bound", "default"),
-    [("fig09", "plateaus", 4e-3, 0.05), ("fig10", "activations", 0.018 / 5, 0.05 / 6.1)],
+    [("fig09", "plateaus", 4e-3, 0.05), ("fig10", "activations", 5e-4 / 5, 0.05 / 6.1)],
 )
 def test_perturbations_are_of_their_assumption_with_their_numbers(wired, name, assumption, bound, default):
     figure, table = wired.figure(name), wired.table("tables/perturbations")

@@ -93,7 +93,7 @@ def test_flow_of_diagonal_weights_is_that_of_the_weights_themselves(wired, alpha
     assert len(times) > len(wanted) + 5 * len(starts)  # and where it moves
     weights, crossings = toy.flow(float(alpha) * toy.start, times, [np.sqrt(levels_of(wired, seed))])
     expected = np.array([diagonals(theta) for theta in weights])
-    np.testing.assert_allclose(values, expected, atol=1e-5)
+    np.testing.assert_allclose(values, expected, atol=1e-4)  # times are late by 1e-3, and where it moves they count
     np.testing.assert_allclose(values[:2], expected[:2], rtol=1e-3)  # where all is tiny
     np.testing.assert_allclose(losses, [toy.loss_and_velocity(theta)[0] for theta in weights], rtol=1e-4, atol=1e-8)
     events = of_run(wired, "events", "diagonal", alpha, seed)
@@ -216,7 +216,7 @@ def test_theorem_compares_stages_with_activations_and_the_middle_of_stages(wired
             rows.append([alpha, stage["stage"], start, time, order, delay, distance, missing, extra])
     columns = ["alpha", "stage", "predicted_time", "measured_time", "measured_order", "scaled_delay", "distance"]
     columns += ["missing", "extra"]
-    numbers = {"measured_order": float, "stage": int}
+    numbers = {"measured_order": float, "stage": int, "missing": int, "extra": int}
     found, expected = theorem[columns].astype(numbers), pd.DataFrame(rows, columns=columns).astype(numbers)
     pd.testing.assert_frame_equal(found, expected, check_exact=False, rtol=1e-9, atol=1e-12)
 

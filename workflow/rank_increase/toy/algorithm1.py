@@ -6,35 +6,13 @@ that of u - v is 2 (1 + lambda t) - b: their sum is that of c = u^2 - v^2. A coo
 two is zero, which takes |g| > lambda. On the support |u| = |v| and g = lambda sgn(u v) at rest.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.integrate import LSODA
 
 from rank_increase.toy.diagonal_flow import JACOBIAN_SAMPLES, differentiate_g
+from rank_increase.toy.runs import Stage
 
 TIE = 1e-9  # waits closer than this share of them are equal but for rounding
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Stage k + 1 of Algorithm 1: the coordinate i_k that becomes active at T_{k+1}, and the weights that follow.
-
-    Times are rescaled, t / ln(1/alpha). `product` is u * v at theta_{k+1}, of shape (p,); `sign` that of v_i u_i.
-    `gap_to_next` is how much longer the next coordinate would have needed. `deactivated` are the coordinates that left
-    the support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support, positive where
-    theta_{k+1} is a strict local minimum (Assumption 4.3). `loss` is without the penalty of weight decay, `curvature`
-    with it.
-    """
-
-    time: float
-    coordinate: int
-    sign: int
-    product: np.ndarray
-    loss: float
-    gap_to_next: float
-    deactivated: tuple
-    curvature: float
 
 
 def time_until_active(b, g, support, decay=0.0, half=1.0):

@@ -5,8 +5,7 @@ import pandas as pd
 
 from rank_increase.notation import PRODUCTS
 from rank_increase.tables import SCHEMAS, read_table
-from rank_increase.toy.algorithm1 import Stage
-from rank_increase.toy.runs import Event
+from rank_increase.toy.runs import Event, Stage
 
 
 def loss_frame(run, log_alpha):

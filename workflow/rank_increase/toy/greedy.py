@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from rank_increase.toy.algorithm1 import Stage
 from rank_increase.toy.rkc import Solver
+from rank_increase.toy.runs import Stage
 
 OVERLAP = 1e-9  # minors of the overlap of singular vectors below this count as zero
 GONE = 1e-6  # a singular value below this has left the support

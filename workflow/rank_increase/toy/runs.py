@@ -1,5 +1,6 @@
-"""Records of a toy run, for every training method."""
+"""Records of a toy run, for every training method, and the stages that Algorithm 1 predicts for it."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,27 @@ class Run(NamedTuple):
     events: list
     conservation: np.ndarray | None = None
     log_unit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Stage k + 1 of Algorithm 1: the coordinate i_k that becomes active at T_{k+1}, and the weights that follow.
+
+    Times are rescaled, t / ln(1/alpha). `product` is u * v at theta_{k+1}, of shape (p,); `sign` that of v_i u_i.
+    `gap_to_next` is how much longer the next coordinate would have needed. `deactivated` are the coordinates that left
+    the support. `curvature` is the least eigenvalue of the loss's Hessian in u on the support, positive where
+    theta_{k+1} is a strict local minimum (Assumption 4.3). `loss` is without the penalty of weight decay, `curvature`
+    with it.
+    """
+
+    time: float
+    coordinate: int
+    sign: int
+    product: np.ndarray
+    loss: float
+    gap_to_next: float
+    deactivated: tuple
+    curvature: float
 
 
 def balance(theta, theta_start):
