@@ -56,7 +56,7 @@ CASES = {
     "dense_teacher": Case(seed=538, teacher="dense", rank=4, end=1050.0, records=211),
     "rectangular": Case(seed=538, teacher="dense", rank=2, end=400.0, records=201),
 }
-# Of the run that is stored, and of the one that tells its error.
+# Of the run that is stored, and of a coarser one: their difference bounds its error.
 TOLERANCES = [1e-14, 1e-12]
 
 
