@@ -66,15 +66,16 @@ def test_the_flow_agrees_with_one_of_many_digits_at_1e_minus_30(name):
     times, expected = arrays["time"], arrays["log_values"]
     assert (arrays["errors"] < 1e-7).all()
     assert (expected[-1] > np.log(0.01)).sum() > expected[-1].size / 2
-    errors = {}
+    errors = []
     for tolerance in (1e-2, 1e-3, 1e-4):
         run = full_run(problem, float(arrays["ln_alpha"]), times, tolerance, weight=0.1)
-        wrong = abs(run.log_values - expected)
-        errors[tolerance] = np.median(wrong)
-        assert wrong.max() < 30 * tolerance
-        assert abs(run.loss - arrays["loss"]).max() < 3 * tolerance * arrays["loss"][0]
-    assert errors[1e-2] < 1e-2 and errors[1e-3] < 2e-3 and errors[1e-4] < 1e-3
-    assert errors[1e-4] < errors[1e-3] / 2 < errors[1e-2] / 4
+        wrong, order = abs(run.log_values - expected), tolerance ** (2 / 3)  # of a method of second order
+        # The largest errors are where a singular value rises in a moment that is early or late, or passes zero.
+        assert wrong.max() < 25 * order
+        assert abs(run.loss - arrays["loss"]).max() < order * arrays["loss"][0]
+        errors.append(np.median(wrong))
+        assert errors[-1] < 0.05 * order
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
 
 
 class OnDiagonal:
