@@ -468,6 +468,16 @@ def test_figure_6_and_the_limit_show_every_alpha(study):
     assert [text.get_text() for text in legend.get_texts()][1:] == ["α = 0.1", "α = 1e-3000"]
 
 
+def test_trainings_have_products_above_the_loss_of_each(study):
+    tables = study(stages=STAGES, **trajectory(diagonal="0.1", sgd="0.1", adam="0.1", sign="0.1", full="0.1"))
+    shown = {"diagonal": "flow", "sgd": "SGD", "adam": "Adam", "sign": "signs", "full": "full weights"}
+    axes = draw("fig_trainings", tables, seed=0, alpha="0.1", shown=shown, full=["full"]).axes
+    grid = np.reshape(axes, (4, 4))
+    assert [panel.get_title() for panel in grid[::2].flat] == [*shown.values(), "", "", ""]
+    assert [panel.get_visible() for panel in grid[2:].flat] == 2 * [True, False, False, False]
+    assert {len(panel.lines) for panel in (*grid[1], grid[3, 0])} == {1}
+
+
 def test_a_study_too_short_for_any_stage_still_has_its_figures(study, theorem):
     tables = study(
         stages=STAGES[:0].astype({"stage": int}),

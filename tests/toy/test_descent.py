@@ -191,3 +191,15 @@ def test_sign_descent_with_a_step_above_alpha_keeps_products_of_the_wrong_sign_a
     assert 0 < wrong.sum() < 6
     assert (abs(np.array(later)[:, wrong]) < 1.1 * step**2).all()
     assert (abs(np.array(later)[:, ~wrong]) > 2000 * step**2).all()
+
+
+def test_steps_so_long_that_weights_change_sign_lead_to_the_weights_they_should(small_problem):
+    problem, step = small_problem(), 100.0
+    head, theta = problem.head(), 0.01 * problem.theta_0
+    student = LogWeights(problem.theta_0, log(0.01), step, 0.1)
+    for sample in range(2):
+        theta = theta + step * head.subset([sample]).velocity(theta)[1]
+        student.move(head.subset([sample]), 1)
+    u, v = student.coordinates.weights(student.s)
+    np.testing.assert_allclose(np.stack([u[:6], v[:6], u[6:], v[6:]]), theta, rtol=1e-8)
+    assert (np.sign(theta) != np.sign(problem.theta_0)).any()
