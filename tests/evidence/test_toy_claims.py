@@ -15,7 +15,7 @@ TIME = np.linspace(0, 100, 201)
 ADDED = {"stages": ["variant", "seed"], "theorem": ["variant", "seed"], "perturbations": ["assumption", "seed"]}
 RUN = ["variant", "alpha", "seed"]
 NOTHING = {name: pd.DataFrame(columns=[*ADDED.get(name, RUN), *SCHEMAS[name].names]) for name in TABLES}
-DECLARED = {entry.name: entry for entry in declared_claims() if "each" not in entry.details}
+DECLARED = {entry.name: entry for entry in declared_claims() if entry.module == "rank_increase.evidence.toy"}
 
 
 def rows(table, *dictionaries):

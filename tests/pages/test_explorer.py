@@ -24,9 +24,9 @@ from rank_increase.tables import write_table
 from scripts.evidence import build_explorer
 
 VARIANTS = {
-    "diagonal": {"weights": "diagonal", "teacher": "diagonal", "method": "flow"},
-    "diagonal_gd": {"weights": "diagonal", "teacher": "diagonal", "method": "gd"},
-    "full": {"weights": "full", "teacher": "diagonal", "method": "flow"},
+    "diagonal": {"weights": "diagonal", "teacher": "diagonal", "method": "flow", "layers": 0},
+    "diagonal_gd": {"weights": "diagonal", "teacher": "diagonal", "method": "gd", "layers": 0},
+    "full": {"weights": "full", "teacher": "diagonal", "method": "flow", "layers": 0},
 }
 BASELINES = {
     "random_product": "random change of equal norm",

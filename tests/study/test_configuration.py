@@ -229,12 +229,12 @@ MISTAKES = {
     ),
     "more dimensions than memory": (
         put("toy", "dim", 10**9),
-        "config: a run of `toy` would take 64,000,208,096.0 GB of memory or more, of which no node has above 1,000.0"
+        "config: a run of `toy` would take 64,000,224,128.0 GB of memory or more, of which no node has above 1,000.0"
         " GB: lower `samples`, `tokens`, `dim` or `points`.",
     ),
     "more points than memory": (
         put("toy", "points", 10**9),
-        "config: a run of `toy` would take 4,800.0 GB of memory or more, of which no node has above 1,000.0 GB: lower"
+        "config: a run of `toy` would take 6,400.0 GB of memory or more, of which no node has above 1,000.0 GB: lower"
         " `samples`, `tokens`, `dim` or `points`.",
     ),
     "variant not defined": (

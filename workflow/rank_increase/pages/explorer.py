@@ -70,7 +70,7 @@ class ArrayStore:
 
 
 def toy_part(store, trajectory, losses, stages, variants):
-    """The page's data on the toy model, a dict; None without runs.
+    """The page's data on the toy model, a dict; None without runs. Transformers are left out: it has single heads.
 
     Parameters
     ----------
@@ -79,8 +79,12 @@ def toy_part(store, trajectory, losses, stages, variants):
     trajectory, losses, stages : pandas.DataFrame or None
         Tables of the study.
     variants : dict
-        Name -> `weights`, `teacher`, `method`, as in the config.
+        Name -> `weights`, `teacher`, `method`, `layers`, as in the config.
     """
+    variants = {name: form for name, form in variants.items() if not form["layers"]}
+    trajectory, stages = (
+        table if table is None else table[table["variant"].isin(variants)] for table in (trajectory, stages)
+    )
     if trajectory is None or trajectory.empty:
         return None
     of_run = {key: rows for key, rows in losses.groupby(TOY_RUN, observed=True)}

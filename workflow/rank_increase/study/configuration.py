@@ -667,7 +667,8 @@ def _toy_mistakes(study):
         yield "`toy.batch_size` must not be larger than `toy.samples`."
     for name, variant in toy.variants.items():
         settings = variant_settings(study, name)
-        if (variant.batch_size or variant.samples) and settings["batch_size"] > settings["samples"]:
+        of_its_own = variant.method == "sgd" and (variant.batch_size or variant.samples)
+        if of_its_own and settings["batch_size"] > settings["samples"]:
             yield f"`toy.variants.{name}` has a `batch_size` of {settings['batch_size']}, larger than its `samples`."
     size = _toy_bytes(study)
     if size > MAX_TOY_BYTES:
