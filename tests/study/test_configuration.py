@@ -51,6 +51,41 @@ def test_two_alphas_and_a_dimension_are_a_study_of_six_lines_at_most():
     assert made_tables(study) == ["trajectory", "losses", "events", "conservation", "stages", "theorem"]
 
 
+ONLY_FLOW = (
+    "has layers, another loss or weight decay, which only the flow of diagonal weights can have: set `method: flow` and"
+    " `weights: diagonal`."
+)
+
+
+@pytest.mark.parametrize(
+    ("variant", "mistake"),
+    [
+        ({"weights": "full", "layers": 2}, ONLY_FLOW),
+        ({"weights": "diagonal", "method": "gd", "decay": 0.1}, ONLY_FLOW),
+        ({"weights": "full", "loss": "cross_entropy"}, ONLY_FLOW),
+        (
+            {"weights": "diagonal", "layers": 1, "teacher": "dense"},
+            "has `layers`, whose teacher is such a transformer too: set `teacher: diagonal`.",
+        ),
+        ({"weights": "diagonal", "heads": 2}, "has `heads` or `bias_std` without layers: set `layers` to 1 or more."),
+        ({"weights": "diagonal", "labels": "hard"}, "has hard labels, which need `loss: cross_entropy`."),
+    ],
+)
+def test_structures_and_losses_that_do_not_go_together_are_a_mistake(variant, mistake):
+    study = yaml.safe_load(SIX_LINES)
+    study["toy"]["variants"] = {"diagonal": {"weights": "diagonal"}, "other": variant}
+    with pytest.raises(ConfigError) as raised:
+        read_study(study)
+    assert str(raised.value) == f"config: `toy.variants.other` {mistake}"
+
+
+def test_variants_with_a_limit_are_those_of_which_algorithm_1_says_all_stages():
+    limits = {name: variant.has_limit for name, variant in configuration.VARIANTS.items()}
+    assert {name for name, has_limit in limits.items() if has_limit} == {
+        "diagonal", "heads", "layers", "no_decay", "decay", "soft_labels",
+    }  # fmt: skip
+
+
 def test_a_study_may_have_networks_alone(config):
     del config["toy"], config["assumptions"]
     study = read_study(config | {"figures": {}})

@@ -638,17 +638,6 @@ def _toy_mistakes(study):
             continue
         variant = toy.variants[line.variant]
         in_weights = variant.method != "flow" or variant.weights == "full"
-        if not variant.is_plain and in_weights:
-            yield (
-                f"`toy.variants.{line.variant}` has layers, another loss or weight decay, which only the gradient flow"
-                " of diagonal weights can have: set `method: flow` and `weights: diagonal`."
-            )
-        if variant.layers and variant.teacher == "dense":
-            yield f"`toy.variants.{line.variant}` has `layers`, whose teacher is one: set `teacher: diagonal`."
-        if not variant.layers and (variant.heads > 1 or variant.bias_std):
-            yield f"`toy.variants.{line.variant}` has `heads` or `bias_std` but no `layers`: set `layers: 1` or more."
-        if variant.labels == "hard" and variant.loss == "squared":
-            yield f"`toy.variants.{line.variant}` has hard labels, which need `loss: cross_entropy`."
         for alpha in line.alphas:
             if log_alpha(alpha) >= 0:
                 yield f"`{where}.alphas` has {alpha!r}, but must be below 1: times are in units of ln(1/alpha)."
@@ -667,6 +656,7 @@ def _toy_mistakes(study):
         yield "`toy.batch_size` must not be larger than `toy.samples`."
     for name, variant in toy.variants.items():
         settings = variant_settings(study, name)
+        yield from _variant_mistakes(name, variant)
         of_its_own = variant.method == "sgd" and (variant.batch_size or variant.samples)
         if of_its_own and settings["batch_size"] > settings["samples"]:
             yield f"`toy.variants.{name}` has a `batch_size` of {settings['batch_size']}, larger than its `samples`."
@@ -676,6 +666,21 @@ def _toy_mistakes(study):
             f"a run of `toy` would take {_gigabytes(size)} of memory or more, of which no node has above"
             f" {_gigabytes(MAX_TOY_BYTES)}: lower `samples`, `tokens`, `dim` or `points`."
         )
+
+
+def _variant_mistakes(name, variant):
+    where = f"`toy.variants.{name}`"
+    if not variant.is_plain and (variant.method != "flow" or variant.weights == "full"):
+        yield (
+            f"{where} has layers, another loss or weight decay, which only the flow of diagonal weights can have: set"
+            " `method: flow` and `weights: diagonal`."
+        )
+    if variant.layers and variant.teacher == "dense":
+        yield f"{where} has `layers`, whose teacher is such a transformer too: set `teacher: diagonal`."
+    if not variant.layers and (variant.heads > 1 or variant.bias_std):
+        yield f"{where} has `heads` or `bias_std` without layers: set `layers` to 1 or more."
+    if variant.labels == "hard" and variant.loss == "squared":
+        yield f"{where} has hard labels, which need `loss: cross_entropy`."
 
 
 def _toy_bytes(study):
