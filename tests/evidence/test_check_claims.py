@@ -13,6 +13,7 @@ from test_network_claims import CASES as NETWORK_CASES
 from test_network_claims import GOOD
 from test_toy_claims import CASES as TOY_CASES
 from test_toy_claims import NOTHING
+from test_toy_structures_claims import CASES as STRUCTURE_CASES
 
 
 @pytest.fixture
@@ -33,13 +34,13 @@ def checked(tmp_path):
 
 
 def test_every_declared_claim_has_data_that_support_it_and_data_that_refute_it():
-    assert [*TOY_CASES, *NETWORK_CASES] == [entry.name for entry in declared_claims()]
+    assert [*TOY_CASES, *STRUCTURE_CASES, *NETWORK_CASES] == [entry.name for entry in declared_claims()]
 
 
 def test_the_rule_writes_all_claims_to_table_and_pages(checked):
     table, markdown, html = checked(NOTHING | TOY_CASES["theorem.distance"][0] | {"measures": GOOD})
     frame = read_table(table).set_index("id")
-    assert len(frame) == len(TOY_CASES) + 2 * len(NETWORK_CASES)
+    assert len(frame) == len(TOY_CASES) + len(STRUCTURE_CASES) + 2 * len(NETWORK_CASES)
     assert frame.loc["theorem.distance", "verdict"] == "supported"
     assert frame.loc["vit.rank_grows.x.VO", "verdict"] == "supported"
     assert frame.loc["lemma_4_1.flow", "verdict"] == "not tested"

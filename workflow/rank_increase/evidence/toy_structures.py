@@ -7,7 +7,6 @@ own, so at no alpha can all problems be expected to agree. Runs are those at the
 """
 
 import numpy as np
-from scipy.stats import binomtest
 
 from rank_increase.evidence.claim import NotTested
 from rank_increase.notation import COORDINATE, alpha_label, sort_alphas
@@ -146,6 +145,8 @@ def _smallest_alpha(rows, variant):
 
 def _lower_bound(outcomes):
     """Lower end of the 95 % Clopper-Pearson interval of the share of true ones among {seed: bool}."""
+    from scipy.stats import binomtest  # takes longer to import than all claims to test
+
     return binomtest(int(sum(outcomes.values())), len(outcomes)).proportion_ci(0.95, "exact").low
 
 
