@@ -189,14 +189,16 @@ def test_a_share_of_problems_is_claimed_if_it_is_surely_above_a_half(wrong, verd
     assert claim.verdict == verdict
     assert claim.value == pytest.approx({5: 0.50895, 6: 0.45721}[wrong], abs=1e-4)
     assert claim.n == f"{20 - wrong} of 20 problems, α = 1e-8"
-    assert claim.details == f"stages in which it is true: {60 - wrong} of 60 (1e-8)"
+    assert claim.details == f"α = 1e-8: {20 - wrong} of 20 problems, {60 - wrong} of 60 stages"
 
 
 def test_only_the_smallest_alpha_counts_and_the_others_are_told():
     runs = [trajectory("heads", STAYS, alpha="0.01"), trajectory("heads", RIGHT)]
     claim = outcome({"stages": stages("heads"), "trajectory": pd.concat(runs)}, "heads.support")
     assert claim.verdict == "supported"
-    assert claim.details == "stages in which it is true: 40 of 60 (0.01), 60 of 60 (1e-8)"
+    assert claim.details == (
+        "α = 0.01: 0 of 20 problems, 40 of 60 stages; α = 1e-8: 20 of 20 problems, 60 of 60 stages"
+    )
 
 
 def test_a_problem_without_a_stage_is_told():

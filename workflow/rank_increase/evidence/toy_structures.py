@@ -126,13 +126,17 @@ def _share_of_problems(trajectory, stages, variant, variants, zero, right):
     if not counts:
         raise NotTested(f"Algorithm 1 and a run of variant {variant}")
     alphas = sort_alphas(counts)
-    shares = {alpha: np.concatenate(list(counts[alpha].values())) for alpha in alphas}
-    outcomes = {seed: found.all() for seed, found in counts[alphas[-1]].items()}
-    details = "stages in which it is true: "
-    details += ", ".join(f"{found.sum()} of {len(found)} ({alpha})" for alpha, found in shares.items())
+    whole = {alpha: {seed: found.all() for seed, found in counts[alpha].items()} for alpha in alphas}
+    parts = []
+    for alpha in alphas:
+        of_stages = np.concatenate(list(counts[alpha].values()))
+        of_problems = whole[alpha].values()
+        true_in = f"{sum(of_problems)} of {len(of_problems)} problems, {of_stages.sum()} of {len(of_stages)} stages"
+        parts.append(f"{alpha_label(alpha)}: {true_in}")
+    details = "; ".join(parts)
     if without := runs["seed"].nunique() - len(predictions):
         details += f"; {without} problems have no stage"
-    return _lower_bound(outcomes), _count(outcomes, alphas[-1]), details
+    return _lower_bound(whole[alphas[-1]]), _count(whole[alphas[-1]], alphas[-1]), details
 
 
 def _smallest_alpha(rows, variant):

@@ -185,7 +185,7 @@ VARIANTS = {
     "diagonal_sgd": Variant(weights="diagonal", method="sgd"),
     "heads": Variant(**_TRANSFORMER, layers=1, heads=2, bias_std=1.0),
     "identical_heads": Variant(**_TRANSFORMER, layers=1, heads=2),
-    "layers": Variant(**_TRANSFORMER, layers=2, heads=2, bias_std=1.0),
+    "layers": Variant(**{**_TRANSFORMER, "max_time": 50}, layers=2, heads=2, bias_std=1.0),
     "no_decay": Variant(**_SMALL),
     "decay": Variant(**_SMALL, decay=0.005),
     "soft_labels": Variant(**_SMALL, loss="cross_entropy"),
