@@ -212,6 +212,15 @@ def test_toy_runs_come_back_out_of_the_page(page, tables):
     assert (stages["product"], stages["index"]) == (["KQ", "VO", "KQ"], [1, 2, 3])
 
 
+def test_transformers_are_left_out(tmp_path, tables, monkeypatch):
+    monkeypatch.setitem(VARIANTS, "heads", {**VARIANTS["diagonal"], "layers": 1})
+    added = {name: tables[name].assign(variant="heads") for name in ("trajectory", "losses", "stages")}
+    more = {name: pd.concat([tables[name], added[name]]) if name in added else tables[name] for name in tables}
+    toy = decode(build(tmp_path, more).read_text())[0]["toy"]
+    assert "heads" not in {*toy["variants"], *toy["stages"], *(run["variant"] for run in toy["runs"])}
+    assert len(toy["runs"]) == 3
+
+
 def test_the_page_says_where_it_comes_from(page):
     study = decode(page.read_text())[0]
     assert study["provenance"] == {"study": "tiny", "rule": "explorer"}

@@ -6,6 +6,7 @@ from rank_increase.toy.algorithm1 import Stage
 from rank_increase.toy.assumptions import PerturbedRun
 from rank_increase.toy.frames import (
     conservation_frame,
+    coordinate_labels,
     event_frame,
     loss_frame,
     perturbation_frame,
@@ -28,6 +29,23 @@ def test_a_run_becomes_a_row_per_record_and_product_entry(run):
     rows = frame.set_index(["rescaled_time", "product", "index"])
     assert rows.loc[(2.0, "VO", 1), "value"] == 5.5
     assert rows.loc[(0.0, "KQ", 2), "value"] == 3.0
+
+
+def test_coordinates_of_a_transformer_are_numbered_through_layers_heads_and_products():
+    shape = (2, 3, 2, 5)
+    values = np.arange(60.0).reshape(1, *shape)
+    frame = trajectory_frame(Run(np.array([0.0]), np.array([1.0]), values, []), -4.0)
+    rows = frame.set_index(["layer", "head", "product", "index"])["value"]
+    assert len(rows) == 60
+    assert rows.loc[(1, 2, "KQ", 3)] == values[0, 1, 2, 0, 3]
+    assert rows.loc[(0, 1, "VO", 4)] == values[0, 0, 1, 1, 4]
+    labels = coordinate_labels([53, 19], shape)
+    assert [labels[name].tolist() for name in ("layer", "head", "index")] == [[1, 0], [2, 1], [3, 4]]
+    assert list(labels["product"]) == ["KQ", "VO"]
+    stage = Stage(2.0, 19, 1, np.arange(60.0), 0.3, 0.5, (), 0.2)
+    lists = stage_frame([stage], shape).iloc[0]
+    np.testing.assert_array_equal(lists["KQ"], values[0, :, :, 0].ravel())
+    np.testing.assert_array_equal(lists["VO"], values[0, :, :, 1].ravel())
 
 
 def test_losses_of_a_run_have_both_times(run):

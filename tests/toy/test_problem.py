@@ -5,6 +5,7 @@ import pytest
 
 from rank_increase.toy.heads import DiagonalHead, FullHead
 from rank_increase.toy.problem import Problem, attention
+from rank_increase.toy.transformer import products
 
 
 @pytest.mark.parametrize("form", ["diagonal", "full"])
@@ -75,6 +76,47 @@ def test_a_dense_teacher_has_logits_and_outputs_as_large_as_a_diagonal_one(small
     expected = [50 * 0.36**2, 0.64**2]
     np.testing.assert_allclose(variances("diagonal"), expected, rtol=0.2)
     np.testing.assert_allclose(variances("dense"), expected, rtol=0.2)
+
+
+STRUCTURES = [
+    {"layers": 2, "heads": 3, "bias_std": 0.7},
+    {"layers": 1, "heads": 1, "loss": "cross_entropy"},
+    {"layers": 1, "heads": 2, "loss": "cross_entropy", "labels": "hard"},
+    {"loss": "cross_entropy"},
+]
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_the_teacher_is_a_rest_point_of_the_squared_error_and_of_soft_labels(small_problem, structure):
+    problem = small_problem(**structure)
+    loss, g = problem.head().loss_and_g(products(problem.teacher))
+    assert (abs(g).max() < 1e-14) == (structure.get("labels") != "hard")
+    if "loss" not in structure:
+        assert loss < 1e-28
+
+
+def test_structures_keep_the_data_and_draw_fixed_weights_in_a_stream_of_their_own(small_problem):
+    plain, one, two = small_problem(), small_problem(layers=1, bias_std=2.0), small_problem(layers=1, bias_std=1.0)
+    np.testing.assert_array_equal(plain.X, one.X)
+    np.testing.assert_array_equal(plain.theta_0, one.theta_0[:, 0, 0])
+    np.testing.assert_array_equal(plain.teacher, one.teacher[:, 0, 0])
+    np.testing.assert_allclose(one.fixed["bias"], 2 * two.fixed["bias"])
+    np.testing.assert_array_equal(one.fixed["W_A"], two.fixed["W_A"])
+    assert one.fixed["bias"].shape == (1, 1, 4, 4) and plain.fixed == {}
+    many = small_problem(dim=60, layers=2, heads=4, bias_std=3.0).fixed
+    assert np.std(many["bias"]) == pytest.approx(3, rel=0.2)
+    assert np.std(many["W_A"]) == pytest.approx(60**-0.5, rel=0.05) == pytest.approx(np.std(many["W_B"]), rel=0.05)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_a_saved_problem_with_a_structure_loads_unchanged(small_problem, tmp_path, structure):
+    problem = small_problem(**structure)
+    with open(tmp_path / "problem.npz", "wb") as file:
+        problem.save(file)
+    loaded, p = Problem.load(tmp_path / "problem.npz"), products(problem.theta_0)
+    np.testing.assert_array_equal(loaded.theta_0, problem.theta_0)
+    found, expected = loaded.head().loss_and_g(p), problem.head().loss_and_g(p)
+    assert found[0] == expected[0] and (found[1] == expected[1]).all()
 
 
 @pytest.mark.parametrize(("weights", "teacher"), [("diagonal", "diagonal"), ("full", "diagonal"), ("full", "dense")])

@@ -33,13 +33,14 @@ PARAMS = {"points": 5, "activation_weight": 0.1, "flow_rtol": 1e-10, "flow_atol"
 def study(tmp_path):
     """Runs the scripts of a diagonal study one after the other, up to a rescaled time; gives the folder of results."""
 
-    def run(max_time, alpha="1e-32"):
+    def run(max_time, alpha="1e-32", decay=0.0, **structure):
         provenance = {"wildcards": {"variant": "diagonal", "alpha": alpha, "seed": "3"}}
         problem, stages = tmp_path / "problem.npz", tmp_path / "stages.parquet"
         tables = {name: tmp_path / f"{name}.parquet" for name in TABLES}
-        make_problem.main(problem, 3, OPTIONS)
-        run_algorithm1.main(problem, stages, max_time=max_time, label="algorithm", provenance=provenance)
-        params = {"max_time": max_time, **PARAMS}
+        make_problem.main(problem, 3, OPTIONS | structure)
+        options = {"max_time": max_time, "decay": decay, "provenance": provenance}
+        run_algorithm1.main(problem, stages, label="algorithm", **options)
+        params = {**PARAMS, "max_time": max_time, "decay": decay}
         options = {"method": "flow", "params": params, "label": "run", "provenance": provenance}
         train_toy.main(problem, [stages], tables, alpha=alpha, seed=3, **options)
         theorem, paths = tmp_path / "theorem.parquet", ([tables["trajectory"]], [tables["events"]], [alpha])
@@ -58,6 +59,20 @@ def test_a_study_has_its_tables(study):
     assert len(read_table(folder / "losses.parquet")) == 5 + len(stages)
     np.testing.assert_allclose(theorem["measured_time"], theorem["predicted_time"], atol=20)
     assert len(read_table(folder / "all_events.parquet")) == len(read_table(folder / "events.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("structure", "decay"),
+    [({"layers": 2, "heads": 2, "bias_std": 1.0, "dim": 3}, 0.0), ({"loss": "cross_entropy"}, 0.0005)],
+)
+def test_transformers_and_other_losses_follow_their_stages(study, structure, decay):
+    folder = study(30.0 if "layers" in structure else 300.0, "1e-3000", decay, **structure)
+    theorem = read_table(folder / "theorem.parquet")
+    assert len(theorem) >= 3
+    np.testing.assert_allclose(theorem["measured_time"], theorem["predicted_time"], rtol=0.05)
+    assert np.median(theorem["distance"]) < 1e-4
+    if "layers" in structure:
+        assert theorem[["layer", "head"]].drop_duplicates().shape[0] >= 3
 
 
 def test_a_study_too_short_for_any_stage_still_has_its_tables(study):
