@@ -143,6 +143,20 @@ def test_a_coordinate_leaves_the_support_and_comes_back_with_the_other_sign(quad
     assert found[-1].gap_to_next == np.inf
 
 
+@pytest.mark.parametrize("signs", SIGNS)
+def test_with_decay_too_a_coordinate_leaves_and_comes_back_when_the_flow_says(quadratic, signs):
+    signs, decay, unit = np.array(signs), 0.002, -log_alpha("1e-3000")
+    head = quadratic(np.outer(signs, signs) * H, signs * A)
+    found = list(stages(head, 2, max_time=300, decay=decay))
+    coordinates, s = LogCoordinates.of(np.array([1.3, 0.4]), np.array([0.6, -0.9]), -unit)
+    coordinates = replace(coordinates, decay=decay)
+    _, crossings = integrate(head, coordinates, s, np.array([0, 300.0]) * unit, thresholds=[0.1], **TOLERANCES)
+    risen = [(crossing.coordinate, crossing.time / unit) for crossing in crossings if crossing.direction > 0]
+    assert [stage.deactivated for stage in found] == [(), (0,), ()]
+    assert [stage.coordinate for stage in found] == [coordinate for coordinate, _ in risen] == [0, 1, 0]
+    np.testing.assert_allclose([stage.time for stage in found], [time for _, time in risen], atol=300 / unit)
+
+
 def test_a_coordinate_that_leaves_slowly_is_not_carried_across_zero(quadratic):
     # As above but for a_0 = -0.01: g_0 ends at -0.001, and a Newton step from there leads to p_0 < 0.
     head = quadratic(H, [-0.01, 1.0])
