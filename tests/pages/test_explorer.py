@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from rank_increase.figures.networks import BASELINES as DRAWN
-from rank_increase.pages.explorer import ArrayStore, networks_part, render_page, toy_part
+from rank_increase.pages.explorer import ArrayStore, networks_part, render_page, shown_moments, toy_part
 from rank_increase.tables import write_table
 from scripts.evidence import build_explorer
 
@@ -219,6 +220,24 @@ def test_transformers_are_left_out(tmp_path, tables, monkeypatch):
     toy = decode(build(tmp_path, more).read_text())[0]["toy"]
     assert "heads" not in {*toy["variants"], *toy["stages"], *(run["variant"] for run in toy["runs"])}
     assert len(toy["runs"]) == 3
+
+
+@pytest.mark.parametrize("records", [50, 20000])
+def test_runs_are_thinned_to_what_a_screen_tells_apart(records):
+    """Between kept moments, curves and time stay within a thousandth of their range; few moments all stay."""
+    rng = np.random.default_rng(records)
+    time = np.cumsum(rng.exponential(size=records) ** 4)
+    values = np.cumsum(rng.standard_normal((3, records)) * (rng.random(records) < 0.02), axis=1)
+    kept = shown_moments(time, values)
+    assert (kept[0], kept[-1]) == (0, records - 1)
+    if records == 50:
+        assert kept.tolist() == list(range(50))
+        return
+    assert len(kept) < records / 4
+    curves = np.vstack([time / np.ptp(time), values / np.abs(values).max()])
+    for start, end in pairwise(kept):
+        between = curves[:, start + 1 : end]
+        assert np.abs(between - curves[:, [start]]).max(initial=0) <= 1e-3
 
 
 def test_the_page_says_where_it_comes_from(page):

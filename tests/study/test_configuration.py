@@ -48,7 +48,7 @@ def test_two_alphas_and_a_dimension_are_a_study_of_six_lines_at_most():
     assert [run["alpha"] for run in toy_runs(study)] == ["1e-4", "1e-8"]
     assert study.toy == Toy(dim=20, runs=study.toy.runs)
     assert network_runs(study) == []
-    assert made_tables(study) == ["trajectory", "losses", "events", "conservation", "stages", "theorem"]
+    assert made_tables(study) == ["trajectory", "losses", "events", "conservation", "stages", "theorem", "orbits"]
 
 
 ONLY_FLOW = (
@@ -587,8 +587,7 @@ def test_a_key_may_be_in_several_sections_and_in_several_entries_of_a_list(tmp_p
 
 def test_where_there_is_no_config_file_those_there_are_are_named(tmp_path):
     with pytest.raises(
-        ConfigError,
-        match=r"nosuch.yaml; studies in .*/config: defaults, demo, laptop, paper, template, theory_oracles\.$",
+        ConfigError, match=r"nosuch.yaml; studies in .*/config: defaults, demo, laptop, paper, template, theory\.$"
     ):
         read_config(ROOT / "config" / "nosuch.yaml")
     with pytest.raises(ConfigError, match=r"nosuch.yaml; studies in .*: none\.$"):

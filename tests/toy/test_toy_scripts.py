@@ -379,7 +379,12 @@ def perturb(run_script):
 
     def perturb(assumption, seed, **noise):
         options = {"input": {"problem": "problem.npz"}, "output": {"stages": "stages.parquet"}}
-        run_script("run_algorithm1", **options, params={"max_time": 250.0, "decay": 0.0}, wildcards={"variant": "a", "seed": "3"})
+        run_script(
+            "run_algorithm1",
+            **options,
+            params={"max_time": 250.0, "decay": 0.0},
+            wildcards={"variant": "a", "seed": "3"},
+        )
         run_script(
             "perturb_toy",
             input={"problem": "problem.npz", "stages": "stages.parquet"},

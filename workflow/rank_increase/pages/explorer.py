@@ -21,6 +21,7 @@ TOY_RUN = ["variant", "alpha", "seed"]
 NETWORK_RUN = ["network", "alpha", "seed"]
 HEADS = ["epoch", "layer", "head"]
 SHOWN = ("initial", "delta", "random_product", "noisy_factors")
+SCREEN = 1000  # points that a panel shows side by side; runs with more moments are thinned
 COLUMNS = {  # of each table, those that the page needs
     "trajectory": [*TOY_RUN, "rescaled_time", "product", "index", "value"],
     "losses": [*TOY_RUN, "rescaled_time", "loss"],
@@ -109,9 +110,32 @@ def _limit(variant, variants):
     return next((name for name, form in variants.items() if {**form, "method": "flow"} == flow == form), None)
 
 
+def shown_moments(time, values):
+    """Moments of a run that a screen can tell apart, an array of indices; all of them if there are few.
+
+    The last moment is kept before time or a curve has moved by more than a point since the one kept before.
+
+    Parameters
+    ----------
+    time : array, shape (moments,)
+    values : array, shape (curves, moments)
+        Curves that share an axis.
+    """
+    if len(time) <= SCREEN:
+        return np.arange(len(time))
+    curves = np.vstack([time / (time[-1] - time[0]), values / (np.abs(values).max() or 1)])
+    kept = [0]
+    for moment in range(1, len(time) - 1):
+        if np.abs(curves[:, moment + 1] - curves[:, kept[-1]]).max() > 1 / SCREEN:
+            kept.append(moment)
+    return np.array([*kept, len(time) - 1])
+
+
 def _toy_run(store, rows, losses):
     rows, moments = rows.astype({"product": str}), losses.sort_values("rescaled_time")
     values = rows.pivot(index=["product", "index"], columns="rescaled_time", values="value")
+    shown = shown_moments(moments["rescaled_time"].to_numpy(), values.to_numpy())
+    moments, values = moments.iloc[shown], values.iloc[:, shown]
     return {
         "time": store.add(moments["rescaled_time"]),
         "loss": store.add(moments["loss"]),
