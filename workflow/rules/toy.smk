@@ -93,8 +93,8 @@ rule train_toy:
         mem_mb=1500,
         runtime=60,
     params:
-        **toy_settings("points", "activation_weight", "flow_rtol", "flow_atol", "full_flow_tolerance"),
-        **of_variant("method", "max_time", "step", "batch_size", "decay", "beta1", "beta2", "eps", "momentum"),
+        **toy_settings("points", "activation_weight", "flow_rtol", "flow_atol"),
+        **of_variant("full_flow_tolerance", "method", "max_time", "step", "batch_size", "decay", "beta1", "beta2", "eps", "momentum"),
         code=library_digest("toy/train_toy", without=["jobs"]),
     message:
         "Toy run {wildcards.variant}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"

@@ -55,6 +55,7 @@ LINEAR_ATTENTION_TABLES = ("linear_attention", "linear_attention_losses")
 NETWORK_TABLES = ("metrics", "spectra", "measures")
 RESERVED = ("published", "benchmarks")  # folders of results/ that belong to no study
 MAX_TOY_BYTES = 10**12  # the most that a toy run may take: the memory of a large node
+Tolerance = Annotated[float, Field(gt=0, le=0.1, json_schema_extra={"must_be": "a positive number up to 0.1"})]
 ONE_LINE = Field(min_length=1, json_schema_extra={"must_be": "a list of at least one line of runs"})
 DEMO = FilePath(__file__).resolve().parents[3] / "config" / "config.yaml"
 
@@ -148,6 +149,8 @@ class Variant(Section):
     """Training time, in units of ln(1/alpha)."""
     dim_head: Count | None = None
     """Columns of full weights, which bound the rank of the products; null: as many as rows."""
+    full_flow_tolerance: Tolerance | None = None
+    """Error bound of a step of the flow of full weights."""
     step: Positive | None = None
     """Learning rate; adam, sign and muon need one of their own: the size of their steps does not depend on the
     gradient's."""
@@ -251,9 +254,7 @@ class Toy(Section):
         Field(gt=0, le=1e-5, json_schema_extra={"must_be": "a positive number up to 1.0e-5: above, stages are missed"}),
     ] = 1.0e-6
     """Absolute error bound of that solver, on s."""
-    full_flow_tolerance: Annotated[
-        float, Field(gt=0, le=0.1, json_schema_extra={"must_be": "a positive number up to 0.1"})
-    ] = 1.0e-2
+    full_flow_tolerance: Tolerance = 1.0e-2
     """Error bound of a step of the flow of full weights, in coordinates of order one."""
     step: Positive = 0.45
     """Learning rate of GD and SGD. The paper does not say; the ticks of its Figure 9 imply about 0.45."""

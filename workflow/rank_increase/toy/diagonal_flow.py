@@ -194,21 +194,23 @@ def _crossings(step, before, after, threshold, coordinates):
 class _Jacobian:
     """dg/ds on a few samples, by differences of g along the coordinates whose products can move it.
 
-    dg/dp is cached until the products have moved or other coordinates matter: on a plateau, and while the solver adapts
-    its step, it is requested repeatedly at the same place.
+    Columns of dg/dp are kept until a product has moved by 0.1: on a plateau, and while the solver adapts its step, they
+    are requested repeatedly at the same place, and its Newton iteration needs no exact ones.
     """
 
     def __init__(self, head, coordinates):
         self.head, self.coordinates = head, coordinates
-        self.p, self.active, self.dg_dp = None, None, None
+        self.p, self.known, self.dg_dp = np.inf, None, None
 
     def __call__(self, t, s):
         coordinates = self.coordinates.after(t)
         p, slope = coordinates.product(s), flush(coordinates.slope(s))
-        active = slope > 1e-4
-        if self.p is None or abs(p - self.p).max() > 1e-2 or (active != self.active).any():
-            self.p, self.active = p, active
-            self.dg_dp = differentiate_g(self.head, p, np.flatnonzero(active))
+        if abs(p - self.p).max() > 0.1:
+            self.p, self.known, self.dg_dp = p, np.zeros(len(p), bool), np.zeros((len(p), len(p)))
+        wanted = (slope > 1e-4) & ~self.known
+        if wanted.any():
+            self.dg_dp += differentiate_g(self.head, self.p, np.flatnonzero(wanted))
+            self.known |= wanted
         return self.dg_dp * slope
 
 
