@@ -40,7 +40,7 @@ def main(tables, *, shown: dict[Name, Text], alpha: Alpha, full: list[Name] = ()
     Parameters
     ----------
     shown : dict of str to str
-        Toy variants of the same problem, and their titles.
+        Toy variants of the same problem, and their titles; the first is that of which Algorithm 1 says the stages.
     alpha : str
         Init scale, the same for all.
     full : list of str
@@ -48,7 +48,7 @@ def main(tables, *, shown: dict[Name, Text], alpha: Alpha, full: list[Name] = ()
     seed : int
         Of the problem; the headline seed of the study if not given.
     """
-    colors = entry_colors(read_stages(tables, seed))
+    colors = entry_colors(read_stages(tables, seed, next(iter(shown))))
     rows = -(-len(shown) // COLUMNS)
     figure, axes = new_panels(2 * rows, COLUMNS, 2.7 * rows)
     for number, (variant, title) in enumerate(shown.items()):
