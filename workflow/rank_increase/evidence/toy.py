@@ -11,14 +11,13 @@ Thresholds are orders of magnitude, halves or conventions. They follow from the 
 
 import numpy as np
 
-from rank_increase.evidence.claim import NotTested
+from rank_increase.evidence.claim import ENOUGH, NotTested, lower_end
 from rank_increase.notation import alpha_label, log_alpha, sort_alphas
 from rank_increase.options import Alpha, Name, Positive, Share
 from rank_increase.registry import register
 from rank_increase.toy.staircase import Staircase
 from rank_increase.toy.windows import Window
 
-ENOUGH = 17  # problems, or windows
 PROBLEM = ["variant", "seed"]
 # Settings of the variants that Algorithm 1 of the paper is about.
 PAPER = {"weights": "diagonal", "method": "flow", "layers": 0, "loss": "squared", "decay": 0.0}
@@ -383,7 +382,7 @@ def _windows_return(perturbations, assumption, usable, qualifier):
         f" {sum(window.slowest > 0.1 for window in every.values())} the slowest mode keeps more than a tenth"
     )
     n = f"{len(returned)} of {len(every)} windows in {_problem_list(seed for seed, _ in every)}"
-    return _lower_end(sum(returned), len(returned)), n, details
+    return lower_end(returned), n, details
 
 
 @register.claim(
@@ -500,14 +499,7 @@ def _in_problems(holds, missing, details):
         of_variant[variant] = of_variant.get(variant, 0) + 1
     n = f"{total} problems ({', '.join(f'{count} {variant}' for variant, count in of_variant.items())})"
     wrong = ", ".join(f"{variant} seed {seed}" for (variant, seed), held in holds.items() if not held)
-    return _lower_end(right, total), n, f"{right} of {total}{f', not in {wrong}' if wrong else ''}; {details}"
-
-
-def _lower_end(right, total):
-    """Lower end of the 95 % Clopper-Pearson interval of a share, two-sided."""
-    from scipy.stats import beta  # takes a second to import
-
-    return beta.ppf(0.025, right, total - right + 1) if right else 0.0
+    return lower_end(holds.values()), n, f"{right} of {total}{f', not in {wrong}' if wrong else ''}; {details}"
 
 
 def _problem_list(seeds):

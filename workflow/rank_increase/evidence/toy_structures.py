@@ -8,7 +8,7 @@ own, so at no alpha can all problems be expected to agree. Runs are those at the
 
 import numpy as np
 
-from rank_increase.evidence.claim import NotTested
+from rank_increase.evidence.claim import NotTested, lower_end
 from rank_increase.notation import COORDINATE, alpha_label, sort_alphas
 from rank_increase.options import Name, Positive
 from rank_increase.registry import register
@@ -136,7 +136,7 @@ def _share_of_problems(trajectory, stages, variant, variants, zero, right):
     details = "; ".join(parts)
     if without := runs["seed"].nunique() - len(predictions):
         details += f"; {without} problems have no stage"
-    return _lower_bound(whole[alphas[-1]]), _count(whole[alphas[-1]], alphas[-1]), details
+    return lower_end(whole[alphas[-1]].values()), _count(whole[alphas[-1]], alphas[-1]), details
 
 
 def _smallest_alpha(rows, variant):
@@ -145,13 +145,6 @@ def _smallest_alpha(rows, variant):
     if rows.empty:
         raise NotTested(f"a run of variant {variant}")
     return rows[rows["alpha"] == sort_alphas(rows["alpha"])[-1]]
-
-
-def _lower_bound(outcomes):
-    """Lower end of the 95 % Clopper-Pearson interval of the share of true ones among {seed: bool}."""
-    from scipy.stats import binomtest  # takes longer to import than all claims to test
-
-    return binomtest(int(sum(outcomes.values())), len(outcomes)).proportion_ci(0.95, "exact").low
 
 
 def _count(outcomes, alpha):
@@ -184,7 +177,11 @@ def identical_together(events):
         apart = _count(*together("heads"))
     except NotTested:
         apart = "not run"
-    return _lower_bound(outcomes), _count(outcomes, alpha), f"with heads told apart by fixed biases: {apart}"
+    return (
+        lower_end(outcomes.values()),
+        _count(outcomes, alpha),
+        f"with heads told apart by fixed biases: {apart}",
+    )
 
 
 def _one_entry_in_two_heads(two):
@@ -220,7 +217,7 @@ def products_diverge(trajectory):
     if not outcomes:
         raise NotTested("a problem with hard and with soft labels")
     details = f"largest product over that with soft labels: {min(ratios):.3g} to {max(ratios):.3g}"
-    return _lower_bound(outcomes), _count(outcomes, hard["alpha"].iloc[0]), details
+    return lower_end(outcomes.values()), _count(outcomes, hard["alpha"].iloc[0]), details
 
 
 def _largest(run, shares):
@@ -255,7 +252,7 @@ def plateaus_stay(losses):
     outcomes = {seed: last[seed] > first[seed] for seed in first.keys() & last.keys()}
     medians = ", ".join(f"{np.median(list(each.values())):.3g} ({alpha})" for alpha, each in shares.items())
     n = f"{sum(outcomes.values())} of {len(outcomes)} problems, {alpha_label(alphas[0])} and {alphas[-1]}"
-    return _lower_bound(outcomes), n, f"median share of plateaus: {medians}"
+    return lower_end(outcomes.values()), n, f"median share of plateaus: {medians}"
 
 
 def _flat(run):
@@ -287,7 +284,7 @@ def first_stage(theorem, *, variants: dict):
     error = (rows["measured_time"] - predicted).abs() / shift
     outcomes = (error < 0.1).to_dict()
     return (
-        _lower_bound(outcomes),
+        lower_end(outcomes.values()),
         _count(outcomes, rows["alpha"].iloc[0]),
         f"error over the delay, median {error.median():.2g}",
     )

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from rank_increase.toy.rkc import Solver
 from rank_increase.toy.runs import Stage
 
-OVERLAP = 1e-9  # minors of the overlap of singular vectors below this count as zero
+OVERLAP = 1e-9  # pivots of the overlap of singular vectors below this count as zero
 GONE = 1e-6  # a singular value below this has left the support
 AT_REST = 1e-8  # norm of the gradient in the factors
 
@@ -63,11 +63,13 @@ class _Waiting:
         self.rates = g[:waiting].copy()
         if self.frame is not None:
             overlap = sum(new.T @ old for new, old in zip(frame, self.frame, strict=True)) / 2
-            minors = [abs(np.linalg.det(overlap[:size, :size])) for size in range(rank, rank + waiting + 1)]
+            last = rank + waiting
             if self.square and _orientation(frame) != _orientation(self.frame):
                 self.rates[-1] *= -1
-                minors[-1] = 1.0  # zero, by its sign
-            if min(minors) < OVERLAP:
+                last -= 1  # the last minor is zero, by its sign
+            # Pivots of an elimination: each exponent needs one that is not zero.
+            minors = [np.linalg.slogdet(overlap[:size, :size])[1] for size in range(rank, last + 1)]
+            if np.isneginf(minors[0]) or (np.diff(minors) < np.log(OVERLAP)).any():
                 raise ArithmeticError(
                     "singular vectors of the gradient before and after a stage are orthogonal, so that their exponents"
                     " do not add in order: Algorithm 1 for full weights asks for overlaps that are not zero"
