@@ -43,7 +43,7 @@ def test_runs_that_were_cancelled_requeued_preempted_or_out_of_time_end_as_if_un
     node("drain")
     sh("scancel", held[CANCELLED].job)
     sh("scontrol", "requeue", held[REQUEUED].job)
-    end_in(1, held[OUT_OF_TIME].job)
+    end_in(0, held[OUT_OF_TIME].job)  # not a second later: Slurm would look in between, and only warn
     end_in(100, held[WARNED].job)
     for seed in (CANCELLED, REQUEUED, OUT_OF_TIME, WARNED):
         wait_for(lambda seed=seed: controller.jobs(seed, "PENDING"), f"seed {seed} in the queue again")
