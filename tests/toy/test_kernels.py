@@ -48,10 +48,14 @@ def test_samples_lie_side_by_side_with_zeros_at_the_end(samples):
     X = np.random.default_rng(0).standard_normal((samples, 3, 5))
     blocks = in_lanes(X)
     assert blocks.shape == (-(-samples // LANES), 5, 3, LANES)
-    assert blocks.ctypes.data % 64 == 0
     back = blocks.transpose(0, 3, 2, 1).reshape(-1, 3, 5)
     np.testing.assert_array_equal(back[:samples], X)
     assert not back[samples:].any()
+
+
+def test_arrays_begin_with_a_line_of_the_cache():
+    arrays = [lanes_array(rows, 3) for rows in range(1, 40)]
+    assert {array.ctypes.data % 64 for array in arrays} == {0}
 
 
 def test_softmax_has_no_entry_that_is_negligible_but_not_zero():
