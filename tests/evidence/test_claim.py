@@ -104,7 +104,7 @@ def test_texts_state_the_numbers_of_the_study():
     claims = {claim.id: claim for claim in evaluate(declared_claims(), {}, study_settings(STUDY), {})}
     assert "pass 0.01 at" in claims["toy.full.one_at_a_time"].measure
     assert "slower than 0.01" in claims["assumption_4_4.paper_test"].measure
-    assert "more than 0.001 per unit" in claims["toy.weight_plateaus"].measure
+    assert "less than 0.01 of the fastest" in claims["toy.weight_plateaus"].measure
     assert "At α = 1e-32," in claims["theorem.paper_scale"].statement
 
 
