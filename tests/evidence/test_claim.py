@@ -102,7 +102,7 @@ def test_claims_about_the_toy_model_come_first():
 def test_texts_state_the_numbers_of_the_study():
     claims = {claim.id: claim for claim in evaluate(declared_claims(), {}, study_settings(STUDY), {})}
     assert "slower than 0.01" in claims["assumption_4_4.paper_test"].measure
-    assert "more than 0.001 per unit" in claims["toy.weight_plateaus"].measure
+    assert "less than 0.01 of the fastest" in claims["toy.weight_plateaus"].measure
     assert "At α = 1e-32," in claims["theorem.paper_scale"].statement
 
 

@@ -333,7 +333,7 @@ def test_a_run_is_recorded_where_it_moves(small_problem, alpha):
     )
     assert len(coarse.time) < 400
     area, expected = (np.trapezoid(run.loss, run.time) for run in (coarse, fine))
-    assert area == pytest.approx(expected, abs=1e-4 * fine.loss[0] * end)
+    assert area == pytest.approx(expected, abs=5e-4 * fine.loss[0] * end)
 
 
 def test_coordinates_may_have_thresholds_of_their_own(small_problem):

@@ -48,8 +48,8 @@ def test_the_final_speed_is_that_of_the_last_tenth_per_unit_of_time():
 @pytest.mark.parametrize(("movement", "off"), [(0.049, False), (0.051, True)])
 def test_only_a_reference_that_moves_is_not_on_a_plateau(movement, off):
     note, marked = Window(0.1, 0.05, movement, final_speed=9.0, slowest=0.624).plateau_note(0.05)
-    assert note.endswith("slowest mode keeps 0.62")
-    assert "slowest" not in Window(0.1, 0.05, movement, final_speed=9.0, slowest=np.nan).plateau_note(0.05)[0]
+    assert note.endswith(", keeps 0.62")
+    assert "keeps" not in Window(0.1, 0.05, movement, final_speed=9.0, slowest=np.nan).plateau_note(0.05)[0]
     assert marked == off and note.startswith("not on a plateau" if off else "on a plateau")
     assert f"{movement:.3f}" in note
 

@@ -203,10 +203,10 @@ def test_perturbations_are_of_their_assumption_with_their_numbers(wired, name, a
             f"distance {found['start']:.3f} to {found['end']:.3f}, ratio {ratios[0]:.2f} (support: {ratios[1]:.2f})"
         )
         if assumption == "plateaus":
-            said = f"{'not ' * marked}on a plateau: reference moves {found['movement']:.3f}"
+            said = f"{'not ' * marked}on a plateau: moves {found['movement']:.3f}"
             length = rows["rescaled_time"].max() - rows["rescaled_time"].min()
             kept = math.exp(-rows["relaxation"].iloc[0] * length)
-            said += "" if math.isnan(kept) else f", slowest mode keeps {kept:.2f}"
+            said += "" if math.isnan(kept) else f", keeps {kept:.2f}"
         else:
             said = f"window ends {'before' if marked else 'at'} rest: speed {found['speed']:.3f}"
         assert notes[1] == said

@@ -17,12 +17,13 @@ from rank_increase.tables import read_provenance, read_table
 from rank_increase.toy.algorithm1 import stages
 from rank_increase.toy.diagonal_flow import diagonal_run
 from rank_increase.toy.problem import Problem
+from rank_increase.toy.theorem import activation_levels, mid_stage_times
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "data" / "tiny.yaml"
 TABLES = [
     f"results/tiny/tables/{name}.parquet"
-    for name in ("losses", "trajectory", "events", "stages", "theorem", "perturbations")
+    for name in ("losses", "trajectory", "events", "stages", "theorem", "orbits", "perturbations", "returns")
 ]
 TARGETS = ["toy", "assumptions", "fig06", *TABLES]
 
@@ -114,8 +115,14 @@ def test_tables_of_a_run_hold_what_the_library_computes(finished):
     assert problem.X.shape == (30, 4, 6)
     trajectory = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/trajectory.parquet")
     losses = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/losses.parquet")
-    times = losses["rescaled_time"].to_numpy() * -log_alpha("1e-3000")
-    run = diagonal_run(problem, log_alpha("1e-3000"), times, 1e-10, 1e-6, weight=0.1)
+    expected, unit = list(stages(problem.head(), 12, max_time=200)), -log_alpha("1e-3000")
+    # The middles of the stages are recorded beside the 21 points that the config asks for.
+    times, weight = (
+        np.union1d(np.linspace(0, 200, 21), mid_stage_times(expected, 200)),
+        np.sqrt(activation_levels(expected)),
+    )
+    run = diagonal_run(problem, -unit, times * unit, 1e-10, 1e-6, weight=weight)
+    np.testing.assert_allclose(losses["time"], run.time, rtol=1e-12)
     np.testing.assert_allclose(trajectory["value"], run.values.ravel(), atol=1e-12)
     np.testing.assert_array_equal(trajectory["rescaled_time"], losses["rescaled_time"].repeat(12))
     np.testing.assert_allclose(losses["loss"], run.loss, rtol=1e-10)
@@ -123,12 +130,9 @@ def test_tables_of_a_run_hold_what_the_library_computes(finished):
     coordinates = (events["product"] == "VO") * 6 + events["index"]
     assert coordinates.tolist() == [coordinate for _, coordinate, _ in run.events]
     found = read_table(results / "toy/diagonal/seed_99/stages.parquet")
-    expected = list(stages(problem.head(), 12, max_time=200))
     np.testing.assert_allclose(found["predicted_time"], [stage.time for stage in expected], rtol=1e-12)
     np.testing.assert_allclose(np.hstack([np.stack(found["KQ"]), np.stack(found["VO"])]), [s.product for s in expected])
     assert len(found) >= 5
-    # The middles of the stages are recorded beside the 21 points that the config asks for.
-    assert len(times) == 21 + len(found)
     theorem = read_table(results / "toy/diagonal/seed_99/theorem.parquet")
     assert theorem["alpha"].tolist() == ["0.01"] * len(found) + ["1e-3000"] * len(found)
     tiny = theorem[theorem["alpha"] == "1e-3000"]
@@ -242,6 +246,7 @@ def test_the_default_study_plans_a_job_for_every_run(tree, tmp_path):
     assert jobs["make_problem"] == len(problems)
     assert jobs["run_algorithm1"] == jobs["compare_theorem"] == len(diagonal_seeds)
     assert jobs["perturb_toy"] == 2 * len(config["assumptions"]["seeds"])
+    assert jobs["perturb_limit"] == len(diagonal_seeds)
     figures = set(re.findall(r"(?m): Figure (\w+)$", run.stdout + run.stderr))
     assert {f"fig{number:02}" for number in range(1, 13)} <= figures and jobs["figure"] == len(figures)
     assert jobs["all"] == 1

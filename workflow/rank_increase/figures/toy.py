@@ -335,7 +335,9 @@ def add_window_legend(figure, with_speed):
     explanation = "distance: largest |perturbed - reference| over the entries of both products"
     explanation += "\nsupport: the ratio for the same noise on active weights alone"
     if not with_speed:
-        explanation += "\nslowest mode: what it keeps of a perturbation until the window ends"
+        explanation += (
+            "\nmoves: the reference; keeps: what the slowest mode keeps of a perturbation until the window ends"
+        )
     if with_speed:
         explanation += (
             "\nspeed: of the fastest entry of the reference, per unit of rescaled time, at the end of the window"

@@ -25,7 +25,7 @@ from rank_increase.toy.runs import Event, Run
 JACOBIAN_SAMPLES = 300
 # A flow is also recorded where it moves: at the end of a step of the solver once the largest change of a product since
 # the last such record, times the time since then, is above this. Areas under curves are then known everywhere alike.
-MOVED = 0.1
+MOVED = 0.25
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ class Window:
         nearby to which the perturbed path could return.
         """
         off = self.movement > movement
-        kept = "" if np.isnan(self.slowest) else f", slowest mode keeps {self.slowest:.2f}"
-        return f"{'not ' if off else ''}on a plateau: reference moves {self.movement:.3f}{kept}", off
+        kept = "" if np.isnan(self.slowest) else f", keeps {self.slowest:.2f}"
+        return f"{'not ' if off else ''}on a plateau: moves {self.movement:.3f}{kept}", off
 
     def rest_note(self, speed):
         """A note on whether the run can test Assumption 4.4, and True if it cannot.
