@@ -166,7 +166,7 @@ def test_published_tables_are_those_of_the_study(wired, name):
 def test_published_pages_and_figures_are_those_of_the_study(wired):
     folder = wired.folder / "results/published/wired"
     names = ["claims.md", "explorer.html", *(f"figures/{p.name}" for p in (wired.results / "figures").glob("*.png"))]
-    assert len(names) == 2 + 19
+    assert len(names) == 2 + 20
     for name in names:
         assert (folder / name).read_bytes() == (wired.results / name).read_bytes()
     tables = [f"tables/{name}.parquet" for name in TABLES]
