@@ -183,8 +183,8 @@ def test_a_merged_head_falls_once():
 def planted():
     """A run in which directions are learned at times 4 and 12 of 20, and a third one never."""
     time = np.arange(21.0)
-    learned = np.where(time[:, None] >= [4, 12, 99], 0.5, 1e-9)
-    values = np.where(time[:, None] >= [4, 99], 1.0, 1e-3)
+    learned = np.where(time[:, None] >= [4, 12, 99], 0.05, 1e-9)
+    values = np.where(time[:, None] >= [4, 99], 0.2, 0.05)
     return Flow(time, 3.0 - (time >= 4) - (time >= 12), learned, values, np.array([5.0, 14.0, 18.0]))
 
 
@@ -192,7 +192,7 @@ def test_found_and_active_read_a_run_at_its_own_and_at_the_predicted_plateaus():
     run = planted()
     times, losses = run.found()
     # Logarithms are interpolated between records.
-    share = np.log(ACTIVE_WEIGHT**2 / 1e-9) / np.log(0.5 / 1e-9)
+    share = np.log(ACTIVE_WEIGHT**2 / 1e-9) / np.log(0.05 / 1e-9)
     np.testing.assert_allclose(times, [3 + share, 11 + share, np.nan])
     np.testing.assert_array_equal(losses, [3, 2, np.nan, np.nan])
     np.testing.assert_array_equal(run.active(), [[0, 1, 2, 2], [0, 1, 1, 1]])

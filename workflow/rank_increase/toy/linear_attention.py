@@ -159,7 +159,7 @@ def _first_to_diverge(rates, v, K, Q, large=1e5):
         return abs(weights[: len(v)]).max() - large
 
     reached.terminal = True
-    # Nothing remains finite for longer than a few units of 1 / (largest rate * size of the weights).
+    # The event ends it: at least one head diverges in finite time.
     solution = solve_ivp(velocity, (0, np.inf), _flat(parts), "DOP853", events=reached, rtol=1e-9, atol=1e-12)
     parts = _split(solution.y[:, -1], parts)
     head = int(np.argmax(abs(parts[0])))
