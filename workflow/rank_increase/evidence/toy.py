@@ -520,14 +520,5 @@ def _problem_list(seeds):
     return f"{len(seeds)} problem{'s' if len(seeds) > 1 else ''} (seed {', '.join(map(str, seeds))})"
 
 
-def _by_seed(values):
-    """In words, from {(alpha, seed): value}."""
-    parts = []
-    for seed in sorted({seed for _, seed in values}):
-        alphas = sort_alphas(alpha for alpha, other in values if other == seed)
-        parts.append(f"seed {seed}: " + ", ".join(f"{values[alpha, seed]:.3g} ({alpha})" for alpha in alphas))
-    return "; ".join(parts)
-
-
 def _numbers(values):
     return ", ".join(f"{value:.2g}" for value in sorted(values)) or "none"
