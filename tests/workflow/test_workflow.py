@@ -245,7 +245,7 @@ def test_the_default_study_plans_a_job_for_every_run(tree, tmp_path):
     limits = {(variant, seed) for variant, seed in problems if variant in ("diagonal", "full", "full_dense")}
     assert jobs["run_algorithm1"] == jobs["compare_theorem"] == len(limits) > len(diagonal_seeds)
     assert jobs["perturb_toy"] == 2 * len(config["assumptions"]["seeds"])
-    assert jobs["perturb_limit"] == jobs["follow_orbits"] == len(diagonal_seeds)
+    assert jobs["perturb_limit"] == len(diagonal_seeds)
     figures = set(re.findall(r"(?m): Figure (\w+)$", run.stdout + run.stderr))
     assert {f"fig{number:02}" for number in range(1, 13)} <= figures and jobs["figure"] == len(figures)
     assert jobs["all"] == 1
