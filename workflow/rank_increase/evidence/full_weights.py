@@ -10,6 +10,7 @@ from rank_increase.evidence.toy import PAPER
 from rank_increase.notation import log_alpha, sort_alphas
 from rank_increase.options import Name, Share
 from rank_increase.registry import register
+from rank_increase.toy.theorem import ordered_pairs
 
 FULL = {"full": "full", "full_dense": "full, dense teacher"}
 SIZE = ("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO", "max_time")
@@ -157,12 +158,10 @@ def order(theorem, *, apart: float):
     shares, details = [], []
     for (variant, seed), rows in _full(theorem).groupby(["variant", "seed"], observed=True):
         alpha = sort_alphas(rows["alpha"].astype(str))[-1]
-        rows = rows[rows["alpha"].astype(str) == alpha].sort_values("predicted_time")
-        predicted, measured = rows["predicted_time"].to_numpy(), rows["measured_time"].fillna(np.inf).to_numpy()
-        pairs = predicted[None, :] - predicted[:, None] >= apart
-        if pairs.any():
-            shares.append((measured[None, :] > measured[:, None])[pairs].mean())
-            details.append(f"{FULL[variant]}, seed {seed}: {shares[-1]:.3g} of {pairs.sum()} pairs ({alpha})")
+        pairs = ordered_pairs(rows[rows["alpha"].astype(str) == alpha], apart)
+        if len(pairs):
+            shares.append(pairs.mean())
+            details.append(f"{FULL[variant]}, seed {seed}: {shares[-1]:.3g} of {len(pairs)} pairs ({alpha})")
     if not shares:
         raise NotTested("two stages of full weights that far apart")
     return min(shares), f"{len(shares)} problems", "; ".join(details)
