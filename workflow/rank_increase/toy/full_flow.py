@@ -10,6 +10,7 @@ from rank_increase.toy.rkc import Solver
 from rank_increase.toy.runs import Event, Run
 
 ACTIVE = -6.0  # rho from which a coordinate changes the gradient by more than rounding errors of a step
+EVENT = 1e-8  # how well an event's time is found, in steps: far better than a step is
 
 
 class FullFlow:
@@ -145,6 +146,7 @@ def _events(coordinates, segment, before, after, level):
             lambda time, i=coordinate: (coordinates.log_values(segment.at(time)) - level).ravel()[i],
             segment.start,
             segment.end,
+            xtol=EVENT * (segment.end - segment.start),
         )
         values = coordinates.log_values(segment.at(time))
         direction = 1 if (after > level).ravel()[coordinate] else -1
