@@ -18,7 +18,9 @@ rho follows the flow of diagonal weights.
 """
 
 from dataclasses import dataclass
-from math import exp, inf, log, sqrt
+from functools import cache
+from itertools import accumulate
+from math import exp, inf, log, prod, sqrt
 
 import numpy as np
 from numba import njit
@@ -26,7 +28,8 @@ from numba import njit
 from rank_increase.toy.kernels import COMPILE
 
 ORTHOGONAL = 1e-13  # cosine of the angle between two rows that are orthogonal
-COLLAPSED = 1e-13  # share of a row that is left when it was a multiple of another, up to rounding errors
+COLLAPSED = 1e-13  # what is left of a row of norm 1 that depends on others, up to rounding errors
+ANY_ORDER = {"reassoc", "contract"}  # sums may be taken in any order: several terms at a time
 OVERSHOT = 30.0  # logarithm at which a trial step is cut off: a large number makes the solver shorten it, infinity not
 
 
@@ -67,10 +70,8 @@ class FullCoordinates:
 
     def parts(self, state):
         """X^T, Y^T, F+, F- and rho: views of a state."""
-        count, dim = self.kappa.shape
-        shapes = [(count, dim, dim)] * 2 + [(count, dim, self.dim_head)] * 2 + [(count, dim)]
-        ends = np.cumsum([np.prod(shape) for shape in shapes])
-        return [part.reshape(shape) for part, shape in zip(np.split(state, ends[:-1]), shapes, strict=True)]
+        layout = _layout(*self.kappa.shape, self.dim_head)
+        return [state[start:end].reshape(shape) for start, end, shape in layout]
 
     def weights(self, state):
         """Both factors of each product in turn, shape (2 n, d, d').
@@ -93,21 +94,10 @@ class FullCoordinates:
 
     def velocity(self, state, G):
         """d(state)/dt, where G, shape (n, d, d), holds -dL/dM of each product M."""
-        X, Y, plus, minus, rho = self.parts(state)
-        H = X @ G @ Y.swapaxes(1, 2)
-        H_T, above = H.swapaxes(1, 2), np.triu(np.ones(H.shape[1:], bool), 1)
-        small = self.kappa - rho
-        E, D = H + H_T, H - H_T
-        towards = np.where(above, E * _ratios(rho, rho), 0.0)
-        back = np.where(above.T, E * _ratios(small, small), 0.0)
-        change = [
-            np.where(above, H_T, -np.where(above.T, H, 0.0)) @ X,
-            np.where(above, H, -np.where(above.T, H_T, 0.0)) @ Y,
-            towards @ plus - (D * _ratios(small, rho)) @ minus,
-            -back @ minus,
-            np.diagonal(H, axis1=1, axis2=2),
-        ]
-        return np.concatenate([part.ravel() for part in change])
+        change = np.empty_like(state)
+        for product in zip(*self.parts(state), self.kappa, G, *self.parts(change), strict=True):
+            _velocity(*product)
+        return change
 
     def canonical(self, state):
         """The same weights in the coordinates of the family in which steps are long; changes `kappa`.
@@ -136,33 +126,57 @@ class FullCoordinates:
         return mixed + mixed.swapaxes(1, 2)
 
 
-def _ratios(numerator, denominator):
-    """exp(numerator_j - denominator_i), of shape (n, d, d)."""
-    return np.exp(np.minimum(numerator[:, None, :] - denominator[:, :, None], OVERSHOT))
+@cache
+def _layout(count, dim, dim_head):
+    """Where each part of a state starts and ends, and its shape."""
+    shapes = [(count, dim, dim)] * 2 + [(count, dim, dim_head)] * 2 + [(count, dim)]
+    ends = [0, *accumulate(prod(shape) for shape in shapes)]
+    return list(zip(ends, ends[1:], shapes, strict=False))
+
+
+@njit(**COMPILE)
+def _ratio(numerator, denominator):
+    return exp(min(numerator - denominator, OVERSHOT))
+
+
+@njit(**COMPILE)
+def _velocity(X, Y, plus, minus, rho, kappa, G, X_change, Y_change, plus_change, minus_change, rho_change):
+    """The flow of one product's coordinates, written to the last five arguments."""
+    H, small = X @ G @ Y.T, kappa - rho  # `small` is the logarithm of f-
+    Omega, Psi, up, down, across = [np.zeros_like(H) for _ in range(5)]
+    for i in range(len(H)):
+        rho_change[i] = H[i, i]
+        for j in range(i + 1, len(H)):
+            twice_E, twice_D = H[i, j] + H[j, i], H[i, j] - H[j, i]
+            Omega[i, j], Omega[j, i] = H[j, i], -H[j, i]
+            Psi[i, j], Psi[j, i] = H[i, j], -H[i, j]
+            up[i, j] = twice_E * _ratio(rho[j], rho[i])
+            across[i, j] = -twice_D * _ratio(small[j], rho[i])
+            across[j, i] = twice_D * _ratio(small[i], rho[j])
+            down[j, i] = -twice_E * _ratio(small[i], small[j])
+    np.dot(Omega, X, X_change)
+    np.dot(Psi, Y, Y_change)
+    plus_change[:] = up @ plus + across @ minus
+    np.dot(down, minus, minus_change)
 
 
 @njit(**COMPILE)
 def _orthonormal_rows(A):
-    """Gram-Schmidt, twice, of rows that are nearly orthonormal; in place."""
-    for i in range(A.shape[0]):
-        for _ in range(2):
-            for j in range(i):
-                overlap = 0.0
-                for k in range(A.shape[1]):
-                    overlap += A[i, k] * A[j, k]
-                for k in range(A.shape[1]):
-                    A[i, k] -= overlap * A[j, k]
-        size = _norm(A[i])
-        for k in range(A.shape[1]):
-            A[i, k] /= size
+    """Gram-Schmidt of rows that are nearly orthonormal; in place."""
+    A[:] = np.linalg.solve(np.linalg.cholesky(A @ A.T), A)
+
+
+@njit(**COMPILE, fastmath=ANY_ORDER)
+def _dot(a, b):
+    total = 0.0
+    for k in range(len(a)):
+        total += a[k] * b[k]
+    return total
 
 
 @njit(**COMPILE)
 def _norm(row):
-    total = 0.0
-    for x in row:
-        total += x * x
-    return sqrt(total)
+    return sqrt(_dot(row, row))
 
 
 @njit(**COMPILE)
@@ -179,39 +193,20 @@ def _normalise(rows, logs):
 
 
 @njit(**COMPILE)
-def _add(row, log_size, other, log_other, factor, log_factor, out):
-    """out exp(result) = row exp(log_size) + factor exp(log_factor) other exp(log_other)."""
-    largest = max(log_size, log_other + log_factor)
+def _shares(log_a, log_b):
+    """log m, a / m and b / m of the larger m of two numbers given by their logarithms."""
+    largest = max(log_a, log_b)
     if largest == -inf:
-        out[:] = 0.0
-        return largest
-    mine, its = exp(log_size - largest), factor * exp(log_other + log_factor - largest)
-    for k in range(len(row)):
-        out[k] = mine * row[k] + its * other[k]
-    return largest
+        return largest, 0.0, 0.0
+    return largest, exp(log_a - largest), exp(log_b - largest)
 
 
 @njit(**COMPILE)
-def _angle(plus, rho, i, j):
-    """tan / exp(rho_j - rho_i) of the rotation that makes rows i and j of f+ orthogonal; zero if they are."""
-    a, b, d = 0.0, 0.0, 0.0
-    for k in range(plus.shape[1]):
-        a += plus[i, k] * plus[i, k]
-        b += plus[i, k] * plus[j, k]
-        d += plus[j, k] * plus[j, k]
-    if abs(b) <= ORTHOGONAL * sqrt(a * d):
-        return 0.0
-    square = exp(2 * (rho[j] - rho[i]))
-    beta = a - square * d
-    root = sqrt(beta * beta + 4 * square * b * b)
-    return 2 * b / (beta + (root if beta >= 0 else -root))
-
-
-@njit(**COMPILE)
-def _rotate(rows, i, j, c, s):
-    for k in range(rows.shape[1]):
-        x, y = rows[i, k], rows[j, k]
-        rows[i, k], rows[j, k] = c * x + s * y, c * y - s * x
+def _combine(rows, i, j, a, b, c, d):
+    """Rows i and j become a row_i + b row_j and c row_i + d row_j."""
+    one, two = rows[i], rows[j]
+    for k in range(len(one)):
+        one[k], two[k] = a * one[k] + b * two[k], c * one[k] + d * two[k]
 
 
 @njit(**COMPILE)
@@ -219,38 +214,36 @@ def _orthogonal_rows(X, Y, plus, minus, rho, small):
     """One-sided Jacobi: rotations of the coordinates after which the rows of f+ are orthogonal; in place.
 
     The tangent of an angle is tau exp(rho_j - rho_i), with tau of order one kept apart: nothing underflows, and the
-    small row gets its change of order one.
+    small row gets its change of order one. Rows of f+ come with norm 1, or are zero.
     """
-    one, two = np.empty(minus.shape[1]), np.empty(minus.shape[1])
     for _ in range(60):
         rotated = False
-        for i in range(plus.shape[0] - 1):
-            for j in range(i + 1, plus.shape[0]):
+        for first in range(plus.shape[0] - 1):
+            for second in range(first + 1, plus.shape[0]):
+                i, j = (first, second) if rho[first] >= rho[second] else (second, first)
                 if rho[j] == -inf:
                     continue
-                tau = _angle(plus, rho, i, j)
-                if tau == 0.0:
+                a, b, d = _dot(plus[i], plus[i]), _dot(plus[i], plus[j]), _dot(plus[j], plus[j])
+                if abs(b) <= ORTHOGONAL * sqrt(a * d):
                     continue
                 rotated = True
-                ratio = exp(rho[j] - rho[i])
+                log_ratio = rho[j] - rho[i]
+                ratio = exp(log_ratio)
+                difference = a - ratio * ratio * d
+                root = sqrt(difference * difference + 4 * ratio * ratio * b * b)
+                tau = 2 * b / (difference + (root if difference >= 0 else -root))
                 c = 1 / sqrt(1 + (tau * ratio) ** 2)
                 s = c * tau * ratio
-                log_c, log_s = log(c), log(c * abs(tau)) + rho[j] - rho[i]
-                size = _norm(plus[j])
-                for k in range(plus.shape[1]):
-                    x, y = plus[i, k], plus[j, k]
-                    plus[i, k], plus[j, k] = c * x + s * ratio * y, c * (y - tau * x)
-                if _norm(plus[j]) < COLLAPSED * size:
+                _combine(plus, i, j, c, s * ratio, -c * tau, c)
+                if _dot(plus[j], plus[j]) < COLLAPSED**2:
                     plus[j], rho[j] = 0.0, -inf
-                sign = 1.0 if tau > 0 else -1.0
-                for k in range(len(one)):
-                    one[k], two[k] = minus[i, k], minus[j, k]
-                small_i = _add(one, small[i] + log_c, two, small[j], sign, log_s, minus[i])
-                small[j] = _add(two, small[j] + log_c, one, small[i], -sign, log_s, minus[j])
-                small[i] = small_i
+                small_i, mine, its = _shares(small[i], small[j] + log_ratio)
+                small_j, own, other = _shares(small[j], small[i] + log_ratio)
+                _combine(minus, i, j, c * mine, c * tau * its, -c * tau * other, c * own)
+                small[i], small[j] = small_i, small_j
                 if abs(s) > 1e-18:
-                    _rotate(X, i, j, c, s)
-                    _rotate(Y, i, j, c, s)
+                    _combine(X, i, j, c, s, -s, c)
+                    _combine(Y, i, j, c, s, -s, c)
         if not rotated:
             return
         _normalise(plus, rho)

@@ -10,6 +10,7 @@ from rank_increase.toy.rkc import Solver
 from rank_increase.toy.runs import Event, Run
 
 ACTIVE = -6.0  # rho from which a coordinate changes the gradient by more than rounding errors of a step
+EVENT = 1e-8  # how well an event's time is found, in steps: far better than a step is
 
 
 class FullFlow:
@@ -149,7 +150,12 @@ def _events(coordinates, segment, before, after, level):
 
     found = []
     for coordinate in np.flatnonzero((before > level) != (after > level)):
-        time = brentq(lambda time, i=coordinate: (log_values(time) - level).ravel()[i], segment.start, segment.end)
+        time = brentq(
+            lambda time, i=coordinate: (log_values(time) - level).ravel()[i],
+            segment.start,
+            segment.end,
+            xtol=EVENT * (segment.end - segment.start),
+        )
         direction = 1 if (after > level).ravel()[coordinate] else -1
         found.append(Event.at(time, coordinate, direction, log_values(time), level))
     return found
