@@ -90,6 +90,8 @@ def test_variants_with_a_limit_are_those_of_which_algorithm_1_says_all_stages():
     assert {name for name, has_limit in limits.items() if has_limit} == {
         "diagonal", "heads", "layers", "no_decay", "decay", "soft_labels", "full", "full_dense",
     }  # fmt: skip
+    without = {name for name, variant in configuration.VARIANTS.items() if not variant.has_stages}
+    assert without == {"identical_heads", "hard_labels"}  # other trainings of a problem have its stages
 
 
 def test_a_study_may_have_networks_alone(config):

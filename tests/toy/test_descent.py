@@ -182,6 +182,18 @@ def test_the_flow_is_the_limit_of_short_steps(small_problem):
     np.testing.assert_allclose(late[0] / late[1], 4, rtol=0.2)
 
 
+@pytest.mark.parametrize(("method", "weights"), [("gd", "diagonal"), ("gd", "full"), ("sign", "diagonal")])
+def test_each_coordinate_may_have_its_own_level(small_problem, method, weights):
+    problem, levels = small_problem(weights=weights), np.linspace(0.05, 0.3, 12)
+    options = {"method": method, "step": 1.0 if method == "gd" else 0.01}
+    times = options["step"] * np.arange(401 if method == "gd" else 101)
+    found = descent_run(problem, log(0.1), times, weight=levels, **options).events
+    alone = [descent_run(problem, log(0.1), times, weight=level, **options).events for level in levels]
+    expected = sorted(event[:3] for i, events in enumerate(alone) for event in events if event.coordinate == i)
+    assert len(expected) > 2
+    np.testing.assert_allclose([event[:3] for event in found], expected, rtol=1e-12)
+
+
 def test_sign_descent_with_a_step_above_alpha_keeps_products_of_the_wrong_sign_at_zero(small_problem):
     problem, step = small_problem(), 1e-3
     run = descent_run(problem, -8 * log(10), step * np.array([0, 50, 51]), method="sign", step=step, weight=0.1)

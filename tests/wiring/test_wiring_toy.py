@@ -191,8 +191,8 @@ def batches(variant, seed):
 
 @pytest.mark.parametrize(("variant", "seed"), [("diagonal_gd", 7), ("diagonal_sgd", 3), ("diagonal_sgd", 7)])
 def test_descent_takes_the_steps_of_a_plain_loop(wired, variant, seed):
-    toy = problem(wired, variant, seed)
-    steps = np.rint(np.linspace(0, MAX_TIME, 13) * -math.log(0.01) / STEP).astype(int)
+    toy, levels = problem(wired, variant, seed), levels_of(wired, "diagonal", seed)
+    steps = np.unique(np.rint(times_to_record(wired, "diagonal", seed) * -math.log(0.01) / STEP).astype(int))
     theta, weights, larger, values, samples = 0.01 * toy.start, [], [], [], batches(variant, seed)
     for step in range(steps[-1] + 1):
         if step in steps:
@@ -201,7 +201,7 @@ def test_descent_takes_the_steps_of_a_plain_loop(wired, variant, seed):
         larger.append(np.concatenate([np.maximum(W_K, W_Q), np.maximum(W_V, W_O)]) ** 2)
         values.append(diagonals(theta))
         theta = theta + STEP * toy.loss_and_velocity(theta, next(samples))[1]
-    crossings = log_crossings(STEP * np.arange(len(larger)), larger, ACTIVE**2, near=values)
+    crossings = log_crossings(STEP * np.arange(len(larger)), larger, levels, near=values)
     method = variant.removeprefix("diagonal_")
     tolerance = {"drift": 1e-9, "rtol": 1e-8, "atol": 1e-12}
     check_run(wired, variant, seed, steps * STEP, weights, diagonals, method, crossings, **tolerance)

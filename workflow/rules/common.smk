@@ -115,9 +115,9 @@ def of_variant(*keys):
 
 
 def stages_to_record(wildcards):
-    """The stages in whose middle a run is recorded too; an empty list for a variant without a limit."""
-    compared = STUDY.toy.variants[wildcards.variant].has_limit
-    return [f"{RESULTS}/toy/{wildcards.variant}/seed_{wildcards.seed}/stages.parquet"] if compared else []
+    """The stages in whose middle a run is recorded too, and which say what is active; an empty list without any."""
+    predicted = STUDY.toy.variants[wildcards.variant].has_stages
+    return [f"{RESULTS}/toy/{wildcards.variant}/seed_{wildcards.seed}/stages.parquet"] if predicted else []
 
 
 def problem_alphas(wildcards):

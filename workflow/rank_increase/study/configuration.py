@@ -183,12 +183,17 @@ class Variant(Section):
 
     @property
     def has_limit(self):
-        """Whether Algorithm 1 predicts the stages of its runs as alpha goes to zero.
+        """Whether Algorithm 1 predicts the stages of its runs as alpha goes to zero."""
+        return self.method == "flow" and self.has_stages
+
+    @property
+    def has_stages(self):
+        """Whether Algorithm 1 predicts stages for its problems, which it does for gradient flow.
 
         Identical heads become active together, which it excludes; with hard labels the loss has no minimum.
         """
         identical = self.heads > 1 and not self.bias_std
-        return self.method == "flow" and not identical and self.labels == "soft"
+        return not identical and self.labels == "soft"
 
     @property
     def is_plain(self):
@@ -246,7 +251,7 @@ class Toy(Section):
     """Times at which a run is recorded."""
     activation_weight: Positive = 0.1
     """A coordinate, or singular value, is active once the larger of its two weights is above this. Where Algorithm 1
-    has the limit of a run, it is active once its product is above half of that in the stage that activates it."""
+    has stages for a problem, it is active once its product is above half of that in the stage that activates it."""
     orbits: Flag = True
     """Whether to follow the orbits between stages of Algorithm 1, which predict the constants C_k of Theorem 4.5. Takes
     about as long as Algorithm 1."""

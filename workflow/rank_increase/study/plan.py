@@ -66,14 +66,14 @@ def _ranks(dim, dim_head):
 def job_counts(study):
     """Number of jobs of each rule that takes more than seconds: a dict of rule to number."""
     toy, runs = toy_runs(study), network_runs(study)
-    limits, plain = len(limit_problems(study)), len(plain_problems(study))
+    plain = len(plain_problems(study))
     perturbed = study.assumptions.seeds if study.assumptions else []
     problems = {(run["variant"], run["seed"]) for run in toy} | {("diagonal", seed) for seed in perturbed}
     counts = {
         "make_problem": len(problems),
-        "run_algorithm1": limits,
+        "run_algorithm1": sum(study.toy.variants[name].has_stages for name, _ in problems),
         "train_toy": len(toy),
-        "compare_theorem": limits,
+        "compare_theorem": len(limit_problems(study)),
         "follow_orbits": plain if plain and study.toy.orbits else 0,
         "perturb_toy": 2 * len(perturbed),
         "perturb_limit": plain if study.assumptions else 0,

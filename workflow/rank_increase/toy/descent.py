@@ -31,9 +31,9 @@ def descent_run(
         Learning rate. Time is step x number of steps.
     batch_size : int, optional
         Samples per step, drawn without replacement in each epoch; all samples if not given.
-    weight : float
+    weight : float or array, shape (p,)
         A coordinate is active while the larger of its weights is above this, in GD and SGD of diagonal weights; in
-        others while its product is above the square of this.
+        others while its product is above the square of this. For all p coordinates or for each its own.
     seed : int
         Seed of the order of the samples, the same at every init scale: runs of one problem differ only in their scale.
     on_step : callable, optional
@@ -111,7 +111,8 @@ class LogWeights:
 
     def __init__(self, theta_0, log_alpha, step, weight):
         self.coordinates, self.s = initial_state(theta_0, log_alpha)
-        self.log_unit, self.step, self.log_weight = 2 * log_alpha, step, np.log(weight)
+        self.log_unit, self.step = 2 * log_alpha, step
+        self.log_weight = np.broadcast_to(np.log(weight), self.s.shape)
         self.start, self.done, self.passages = self._c(), 0, []
         self.size = self.coordinates.log_size(self.s)
 
@@ -148,11 +149,11 @@ class LogWeights:
         size, coordinates, s = before
         above = self.size > self.log_weight
         for i in np.flatnonzero((size > self.log_weight) != above):
-            part = (self.log_weight - size[i]) / (self.size[i] - size[i])
+            part = (self.log_weight[i] - size[i]) / (self.size[i] - size[i])
             log_values = coordinates.log_product(s).reshape(2, -1)
             between = log_values + part * (self._log_values() - log_values)
             time, direction = self.step * (self.done + count * part), 1 if above[i] else -1
-            self.passages.append(Event.at(time, i, direction, between, 2 * self.log_weight))
+            self.passages.append(Event.at(time, i, direction, between, 2 * self.log_weight.reshape(2, -1)))
 
     def loss_and_values(self, head):
         """Loss on the samples of `head`, infinite if training diverges; the products, shape (2, dim); their logs."""

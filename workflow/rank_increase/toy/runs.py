@@ -103,16 +103,17 @@ def _squares(theta):
 
 def recorded_events(time, values, weight):
     """Events of a run from its records: where products pass the square of `weight`, interpolated in logarithms."""
-    level, shape = 2 * np.log(weight), values.shape[1:]
-    log_values = log_sizes(values).reshape(len(time), -1)
+    shape, log_values = values.shape[1:], log_sizes(values).reshape(len(time), -1)
+    level = np.broadcast_to(2 * np.log(weight), log_values.shape[1:])
     record, coordinate = np.nonzero(np.diff(log_values > level, axis=0))
     before, after = log_values[record], log_values[record + 1]
     passing = np.arange(len(record)), coordinate
-    share = (level - before[passing]) / (after[passing] - before[passing])
+    share = (level[coordinate] - before[passing]) / (after[passing] - before[passing])
     crossed = time[record] + np.diff(time)[record] * share
     between = before + share[:, None] * (after - before)
-    direction = np.where(after[passing] > level, 1, -1)
+    direction = np.where(after[passing] > level[coordinate], 1, -1)
     order = np.argsort(crossed, kind="stable")
+    level = level.reshape(shape)
     return [Event.at(crossed[i], coordinate[i], int(direction[i]), between[i].reshape(shape), level) for i in order]
 
 
