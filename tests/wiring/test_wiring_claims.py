@@ -517,9 +517,16 @@ def disturbed(tables, rng, seeds=20):
     multiply("trajectory", "value", 2)
     multiply("events", "log_next")
     multiply("events", "order", 0.05)
-    multiply("events", "rescaled_time", 0.01)
+    for seed in range(seeds):
+        [first] = where(moved["stages"], variant="diagonal", seed=seed, stage=1)["predicted_time"]
+        late = (0.4 / first / math.log(1 + 0.4 / first) - 1) * rng.uniform(0.89, 1.02)
+        variants = ("diagonal_gd", "diagonal")
+        gd, flow = (where(moved["events"], variant=variant, seed=seed, alpha="0.01") for variant in variants)
+        times = [min(where(rises, direction=1)["rescaled_time"]) for rises in (gd, flow)]
+        moved["events"].loc[gd.index, "rescaled_time"] *= times[1] * (1 + late) / times[0]
     multiply("theorem", "scaled_delay")
     multiply("theorem", "measured_time")
+    moved["theorem"].loc[rng.random(len(moved["theorem"])) < 0.02, "measured_time"] = math.nan
     multiply("orbits", "resolved_from", 3)
     multiply("orbits", "area")
     multiply("conservation", "change", 5)
