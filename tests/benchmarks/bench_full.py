@@ -1,11 +1,11 @@
 """The gradient flow of full weights: ours, gradient descent, and other solvers of the same flow in the weights.
 
-A gradient, what ours does beside it, and runs over alpha: at the paper's size, where gradient descent has a fixed step,
-so that single steps are timed and multiplied; and at a smaller one, which implicit solvers can go to. There, all
-methods take turns, down to alpha = 1e-8: in float64, a weight of order one hides what is below 1e-16 beside it. They use our
-gradient, but torchdiffeq, which has autograd's; each is stopped after `PATIENCE` CPU seconds and its time scaled from
-where it got. Errors are the largest of any singular value at any recorded time, against an explicit method of high
-order in the weights with much tighter bounds.
+A gradient, what ours does beside it, and runs over alpha: at the paper's size, where gradient descent has a fixed
+step, so that single steps are timed and multiplied; and at a smaller one, which implicit solvers can go to. There,
+all methods take turns, down to alpha = 1e-8: in float64, a weight of order one hides what is below 1e-16 beside it.
+They use our gradient, but torchdiffeq, which has autograd's; each is stopped after `PATIENCE` CPU seconds and its
+time scaled from where it got. Errors are the largest of any singular value at any recorded time, against an explicit
+method of high order in the weights with much tighter bounds.
 """
 
 from dataclasses import replace
