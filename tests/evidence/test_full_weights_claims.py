@@ -10,6 +10,17 @@ from test_toy_claims import NOTHING, rows
 DECLARED = {entry.name: entry for entry in declared_claims() if entry.path.stem == "full_weights"}
 
 
+SIZE = dict.fromkeys(("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO", "max_time"), 7)
+OF_FLOW = {"method": "flow", "teacher": "diagonal", "layers": 0, "loss": "squared", "decay": 0.0, **SIZE}
+VARIANTS = {
+    "small": OF_FLOW | {"weights": "diagonal", "dim": 5},
+    "diagonal_gd": OF_FLOW | {"weights": "diagonal", "method": "gd"},
+    "diagonal": OF_FLOW | {"weights": "diagonal"},
+    "full": OF_FLOW | {"weights": "full"},
+    "full_dense": OF_FLOW | {"weights": "full", "teacher": "dense"},
+}
+
+
 def events(shares, variant, direction=1, seed=0):
     """Ten passages at each alpha, of which a share has all others ten times smaller, or nearly."""
     return [
@@ -61,7 +72,7 @@ CASES = {
 
 
 def outcome(tables, name):
-    (claim,) = evaluate([DECLARED[name]], NOTHING | tables, {}, {})
+    (claim,) = evaluate([DECLARED[name]], NOTHING | tables, {"variants": VARIANTS}, {})
     return claim
 
 
@@ -89,9 +100,10 @@ def test_passages_are_counted_by_variant_and_scale_over_problems():
                 *events({"0.01": 0.2}, "full"),
                 *events({"0.01": 0.4}, "full", seed=1),
                 *events({"0.01": 1.0}, "full", direction=-1),
-                *events({"0.01": 1.0}, "diagonal_gd"),
+                *events({"0.01": 1.0}, "diagonal"),
             ]
-        )
+        ),
+        ["full"],
     )
     assert found.to_dict("index") == {("full", "0.01"): {"share": 0.3, "count": 20, "problems": 2}}
 
@@ -100,6 +112,14 @@ def test_the_smallest_scale_counts_and_all_are_told():
     claim = outcome(rows("events", *events({"1e-300": 1.0, "0.01": 0.0}, "full")), "full_weights.one_at_a_time")
     assert (claim.value, claim.n) == (1, "10 passages in 1 problems, α = 1e-300")
     assert claim.details == "full: 0 (0.01), 1 (1e-300)"
+
+
+def test_diagonal_weights_of_another_size_or_training_are_no_measure():
+    tables = [*events({"1e-8": 0.5}, "full"), *events({"1e-8": 1.0}, "small"), *events({"1e-8": 1.0}, "diagonal_gd")]
+    assert outcome(rows("events", *tables), "full_weights.as_diagonal").verdict == "not tested"
+    claim = outcome(rows("events", *tables, *events({"1e-8": 0.7}, "diagonal")), "full_weights.as_diagonal")
+    assert claim.value == pytest.approx(-0.2)
+    assert claim.details == "diagonal: 0.7 (1e-8); full: 0.5 (1e-8)"
 
 
 def test_the_worst_problem_and_teacher_count():

@@ -3,6 +3,8 @@ import pandas as pd
 import pytest
 
 from rank_increase.evidence.claim import declared_claims, evaluate
+from rank_increase.evidence.toy_structures import BLOCKS
+from rank_increase.notation import log_alpha
 from rank_increase.tables import SCHEMAS
 
 DECLARED = {entry.name: entry for entry in declared_claims() if entry.module == "rank_increase.evidence.toy_structures"}
@@ -122,6 +124,23 @@ def decayed(*places):
     }
 
 
+def of_blocks(delay, seeds=SEEDS, alphas=("1e-8", "1e-300")):
+    """Three stages of problems with blocks of all sizes; `delay` is a function of ln(1/alpha) and the stage."""
+    rows = [
+        {"variant": BLOCKS[seed % 4], "alpha": alpha, "seed": seed, "stage": stage, "predicted_time": 2.0 * stage,
+         "measured_time": 2.0 * stage + delay(size, stage), "scaled_delay": size * delay(size, stage)}
+        for seed in seeds
+        for alpha, size in ((alpha, -log_alpha(alpha)) for alpha in alphas)
+        for stage in (1, 2, 3)
+    ]  # fmt: skip
+    return {"theorem": frame("theorem", rows)}
+
+
+def late(stages, by):
+    """Delays that are no longer at one alpha than at another, for some stages."""
+    return lambda size, stage: by * (stage in stages)
+
+
 CASES = {  # for each claim, tables that support it and tables that refute it
     "heads.one_rank": (against_limit("heads", STAYS), against_limit("heads", TWO_AT_ONCE)),
     "layers.one_rank": (against_limit("layers", STAYS), against_limit("layers", TWO_AT_ONCE)),
@@ -145,6 +164,11 @@ CASES = {  # for each claim, tables that support it and tables that refute it
     ),
     # At 1 / (|g| - 0.01) = 100, |g| is 0.02: without decay 50, so that 5 is a tenth of the delay.
     "losses.decay.first_stage": (first_stages(104.0), first_stages(106.0)),
+    "blocks.first_stage": (
+        of_blocks(lambda size, stage: 3 / size if stage == 1 else 1.0),
+        of_blocks(late([1], 0.1)),
+    ),
+    "blocks.order": (of_blocks(late([1], 1.9)), of_blocks(late([1], 2.1))),
     "losses.decay.never": (decayed((0, "VO", 0)), decayed((0, "VO", 0), (0, "KQ", 0))),
 }  # fmt: skip
 
@@ -224,3 +248,25 @@ def test_products_that_grow_like_those_with_soft_labels_do_not_diverge():
 def test_a_first_stage_that_is_never_measured_refutes_its_time():
     claim = outcome(first_stages(np.nan), "losses.decay.first_stage")
     assert (claim.verdict, claim.value) == ("not supported", 0)
+
+
+@pytest.mark.parametrize(("change", "right"), [(0.09, 20), (0.12, 0)])
+def test_the_constant_of_the_first_stage_may_change_by_a_tenth(change, right):
+    claim = outcome(of_blocks(lambda size, stage: (3 - 3 * change * (size < 20)) / size), "blocks.first_stage")
+    assert claim.n == f"{right} of 20 problems"
+    sizes = ", ".join(f"{name}: {right // 4} of 5" for name in BLOCKS)
+    assert claim.details == f"change of C, median {change}; {sizes}"
+
+
+def test_a_first_stage_of_blocks_at_one_alpha_is_not_tested():
+    assert outcome(of_blocks(late([1], 0.1), alphas=["1e-8"]), "blocks.first_stage").verdict == "not tested"
+
+
+def test_the_order_of_blocks_is_that_at_the_smallest_alpha_of_stages_well_apart():
+    swapped = of_blocks(lambda size, stage: 5.0 * (stage == 1) * (size < 20))
+    assert outcome(swapped, "blocks.order").n == "20 of 20 problems"
+    table = of_blocks(late([1], 5.0))["theorem"]
+    close = {"theorem": table.assign(predicted_time=table["predicted_time"] / 2.1)}
+    assert outcome(close, "blocks.order").details.startswith("20 pairs of stages")
+    missing = {"theorem": table.assign(measured_time=table["measured_time"].where(table["stage"] > 1))}
+    assert outcome(missing, "blocks.order").n == "0 of 20 problems"

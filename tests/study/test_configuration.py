@@ -55,6 +55,7 @@ ONLY_FLOW = (
     "has layers, another loss or weight decay, which only the flow of diagonal weights can have: set `method: flow` and"
     " `weights: diagonal`."
 )
+OF_BLOCKS = "has a `block`: set `weights: full` and `method: flow`, and remove a `dim_head`."
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,11 @@ ONLY_FLOW = (
         ),
         ({"weights": "diagonal", "heads": 2}, "has `heads` or `bias_std` without layers: set `layers` to 1 or more."),
         ({"weights": "diagonal", "labels": "hard"}, "has hard labels, which need `loss: cross_entropy`."),
+        ({"weights": "diagonal", "block": 4}, OF_BLOCKS),
+        ({"weights": "full", "block": 4, "method": "gd"}, OF_BLOCKS),
+        ({"weights": "full", "block": 4, "dim_head": 4}, OF_BLOCKS),
+        ({"weights": "full", "block": 6}, "has a `block` of 6, which does not divide its `dim`, 20."),
+        ({"weights": "full", "block": 20, "dim": 10}, "has a `block` of 20, which does not divide its `dim`, 10."),
     ],
 )
 def test_structures_and_losses_that_do_not_go_together_are_a_mistake(variant, mistake):

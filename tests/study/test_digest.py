@@ -490,7 +490,7 @@ def test_a_digest_depends_neither_on_the_place_nor_on_the_age_of_the_code(tmp_pa
         ("ownership", "SILENCE =", "SILENCE = 2 *", ""),
         ("tables", "def collect(", "def add(", ""),
         ("toy/kernels", "dq[:], db[:] = 0.0, 0.0", "dq[:], db[:] = 1.0, 0.0", "make_problem run_algorithm1 train_toy"),
-        ("toy/rkc", "@cache\n", "@cache\n@cache\n", "train_toy"),
+        ("toy/rkc", "@cache\n", "@cache\n@cache\n", "run_algorithm1 train_toy"),
         ("data/packed", "def open_dataset(", "@staticmethod\ndef open_dataset(", "prepare_dataset train_network"),
         ("data/batches", "class Batches", "@abs\nclass Batches", "train_network"),
         ("data/packed", "def pack(", "@staticmethod\ndef pack(", "prepare_dataset"),

@@ -118,7 +118,7 @@ def test_status_is_a_table_that_a_person_can_read(study):
     tables = [line.split() for line in lines if line.startswith("  ")]
     assert tables[:4] == [
         ["finished", "running", "stopped", "waiting", "of"],
-        ["toy", "runs", "1", "15", "16"],
+        ["toy", "runs", "1", "19", "20"],
         ["networks", "1", "1", "1", "0", "3"],
         ["their", "spectra", "1", "2", "3"],
     ]

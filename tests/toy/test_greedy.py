@@ -13,7 +13,7 @@ class Separate:
 
     def __init__(self, *targets):
         self.targets = np.stack(targets)
-        self.X = np.empty((1, 1, self.targets.shape[1]))
+        self.shape = self.targets.shape
 
     def loss_and_gradients(self, products):
         G = self.targets - products
@@ -24,7 +24,7 @@ class Turning:
     """A loss whose gradient turns its singular vectors by `angle` while the first of them grows."""
 
     def __init__(self, values, angle):
-        self.X = np.empty((1, 1, len(values)))
+        self.shape = 2, len(values), len(values)
         self.before = np.diag(values)
         c, s = np.cos(angle), np.sin(angle)
         turn = np.eye(len(values))

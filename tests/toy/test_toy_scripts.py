@@ -97,6 +97,22 @@ def test_transformers_and_other_losses_follow_their_stages(study, structure, dec
         assert theorem[["layer", "head"]].drop_duplicates().shape[0] >= 3
 
 
+@pytest.mark.parametrize("block", [1, 2])
+def test_blocks_follow_their_stages_and_are_numbered_one_after_the_other(study, block):
+    folder = study(200.0, "1e-300", weights="full", block=block, dim=4)
+    stages, theorem = read_table(folder / "stages.parquet"), read_table(folder / "theorem.parquet")
+    assert len(theorem) == len(stages) >= 4
+    np.testing.assert_allclose(theorem["measured_time"], theorem["predicted_time"], atol=1)
+    assert np.median(theorem["distance"]) < 1e-4
+    before = {"KQ": np.zeros(4), "VO": np.zeros(4)}
+    for row in stages.to_dict("records"):
+        gained = [(name, i) for name in before for i in np.flatnonzero((before[name] == 0) & (row[name] != 0))]
+        assert gained == [(row["product"], row["index"])]
+        before = {name: row[name] for name in before}
+        for values in before.values():
+            assert (np.diff(values.reshape(-1, block)) <= 0).all()
+
+
 def test_a_study_too_short_for_any_stage_still_has_its_tables(study):
     folder = study(0.5)
     for name in ("stages", "theorem", "orbits", "returns", "events", "all_events"):

@@ -122,6 +122,64 @@ class Toy:
                 }
             )
 
+    def full_stages(self, max_time):
+        """Algorithm 1 for full weights (docs/full-weights.md); a list of dicts.
+
+        Rest points are the ends of a long flow. No overlap of singular vectors may be zero, and none reverse the last
+        of them.
+        """
+        dim = self.start.shape[1]
+        factors, exponents, time, found = [np.zeros((dim, 0))] * 4, [np.zeros(dim)] * 2, 0.0, []
+        while True:
+            KQ, VO = (torch.tensor(factors[n] @ factors[n + 1].T, requires_grad=True) for n in (0, 2))
+            gradients = torch.autograd.grad(self.loss(KQ, VO), (KQ, VO))
+            spectra = []
+            for number, gradient in enumerate(gradients):
+                U, V = (np.linalg.svd(weight)[0][:, weight.shape[1] :] for weight in factors[2 * number :][:2])
+                u, g, v = np.linalg.svd(U.T @ -gradient.numpy() @ V)
+                spectra.append((U @ u, g, V @ v.T))
+            with np.errstate(divide="ignore"):
+                waits = [list((1 - e) / g) for e, (_, g, _) in zip(exponents, spectra, strict=True)]
+            wait, next_wait, *_ = sorted(waits[0] + waits[1])
+            winner, time = int(wait not in waits[0]), time + wait
+            if time > max_time:
+                return found
+            exponents = [e + wait * g for e, (_, g, _) in zip(exponents, spectra, strict=True)]
+            exponents[winner] = exponents[winner][1:]
+            for place, vectors in zip((2 * winner, 2 * winner + 1), spectra[winner][::2], strict=True):
+                factors[place] = np.hstack([factors[place], 1e-3 * vectors[:, :1]])
+            factors = self._full_rest(factors)
+            found.append(
+                {
+                    "time": time,
+                    "product": "KQ" if winner == 0 else "VO",
+                    "index": factors[2 * winner].shape[1] - 1,
+                    "values": [np.linalg.svd(factors[n] @ factors[n + 1].T, compute_uv=False) for n in (0, 2)],
+                    "loss": self._full_loss(factors).item(),
+                    "gap_to_next": next_wait - wait,
+                }
+            )
+
+    def _full_loss(self, factors):
+        return self.loss(*(torch.as_tensor(factors[n]) @ torch.as_tensor(factors[n + 1]).T for n in (0, 2)))
+
+    def _full_rest(self, factors):
+        shapes = [weight.shape for weight in factors]
+        ends = np.cumsum([rows * columns for rows, columns in shapes])[:-1].tolist()
+
+        def split(y):
+            parts = torch.tensor_split(y, ends) if torch.is_tensor(y) else np.split(y, ends)
+            return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+        def velocity(_, y):
+            y = torch.tensor(y, requires_grad=True)
+            [gradient] = torch.autograd.grad(self._full_loss(split(y)), y)
+            return -gradient.numpy()
+
+        start = np.concatenate([weight.ravel() for weight in factors])
+        flow = solve_ivp(velocity, (0, 1e5), start, method="LSODA", rtol=1e-9, atol=1e-9)
+        return split(flow.y[:, -1])
+
     def _rest(self, p, on, signs):
         def at(z):
             full = np.zeros(len(p))

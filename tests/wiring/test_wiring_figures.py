@@ -24,8 +24,8 @@ KQ, VO = r"$W_K W_Q^\top$", r"$W_V W_O^\top$"
 NAMES = {"KQ": KQ, "VO": VO}
 DELTAS = {"KQ": r"$\Delta W_K W_Q^\top$", "VO": r"$\Delta W_V W_O^\top$"}
 RANDOM = {"random_product": "random change of equal norm", "noisy_factors": "random change of the factors"}
-FIGURES = ["fig02", "fig06", "fig07", "fig08", "fig09", "fig10", "fig_dense", "fig_limit", "fig_stage_times"]
-FIGURES += ["fig_linear_attention", "fig_constants"]
+FIGURES = ["fig02", "fig06", "fig07", "fig08", "fig09", "fig10", "fig_limit", "fig_stage_times"]
+FIGURES += ["fig_linear_attention", "fig_constants", "fig_full_weights"]
 FIGURES += ["fig01", "fig03", "fig04", "fig05", "fig11", "fig12", "fig13", "fig14", "fig15", "fig16"]
 GRAY = "#d6d6d6"  # of entries that never become active
 
@@ -51,6 +51,18 @@ def assert_curve(curve, x, y, label=None):
 def run_of(wired, variant, alpha, seed=SEED):
     rows = wired.table("tables/trajectory")
     return rows[(rows["variant"] == variant) & (rows["alpha"] == alpha) & (rows["seed"] == seed)]
+
+
+def stages_of(wired, seed=SEED, variant="diagonal"):
+    rows = wired.table("tables/stages")
+    return rows[(rows["variant"] == variant) & (rows["seed"] == seed)].sort_values("stage")
+
+
+def theorem_of(wired, seed=None):
+    """Rows of the diagonal problems, or of one of them."""
+    rows = wired.table("tables/theorem")
+    rows = rows[rows["variant"] == "diagonal"]
+    return rows if seed is None else rows[rows["seed"] == seed]
 
 
 def loss_of(wired, variant, alpha, seed=SEED):
@@ -83,8 +95,8 @@ def assert_entries(wired, axes, run, product, *, staged, seed=SEED):
         rows = run[(run["product"] == product) & (run["index"] == index)].sort_values("rescaled_time")
         assert_curve(curve, rows["rescaled_time"], rows["value"])
     if staged:
-        stages = wired.table("tables/stages")
-        stages = stages[(stages["seed"] == seed) & (stages["product"] == product)].sort_values("stage")
+        stages = stages_of(wired, seed)
+        stages = stages[stages["product"] == product]
         colored = [curve[3] != GRAY for curve in drawn]
         assert colored == [index in set(stages["index"]) for index in range(DIM)]
         drawn = [drawn[index] for index in stages["index"]]
@@ -110,26 +122,49 @@ def test_figure_is_of_its_rule_and_has_the_resolution_asked_for(wired, name):
     assert (wired.results / f"figures/{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize(
-    ("name", "seed", "rows"),
-    [
-        ("fig02", OTHER_SEED, [("diagonal", "1e-8", "diagonal", "diagonal"), ("full", "0.01", "full", "diagonal")]),
-        ("fig_dense", SEED, [("full", "0.01", "full", "diagonal"), ("full_dense", "0.01", "full", "dense")]),
-    ],
-)
-def test_rank_increase_shows_products_and_loss_of_its_runs(wired, name, seed, rows):
-    axes = panels(wired.figure(name))
+def test_rank_increase_shows_products_and_loss_of_its_runs(wired):
+    rows = [("diagonal", "1e-8"), ("full", "1e-16"), ("full", "0.01")]
+    axes = panels(wired.figure("fig02"))
     assert len(axes) == 3 * len(rows)
-    for number, (variant, alpha, weights, teacher) in enumerate(rows):
-        run, of_row = run_of(wired, variant, alpha, seed), axes[3 * number : 3 * number + 3]
-        assert of_row[0].get_ylabel() == f"{weights} weights,\n{teacher} teacher,\nα = {alpha}"
-        what = "diagonal entries" if weights == "diagonal" else "singular values"
-        for panel, product, letter in zip(of_row, ("VO", "KQ"), "abcdef"[3 * number :], strict=False):
+    for number, (variant, alpha) in enumerate(rows):
+        run, of_row = run_of(wired, variant, alpha, OTHER_SEED), axes[3 * number : 3 * number + 3]
+        assert of_row[0].get_ylabel() == f"{variant} weights,\ndiagonal teacher,\nα = {alpha}"
+        what = "diagonal entries" if variant == "diagonal" else "singular values"
+        for panel, product, letter in zip(of_row, ("VO", "KQ"), "abcdefghi"[3 * number :], strict=False):
             assert panel.get_title(loc="left") == f"({letter}) {what} of {NAMES[product]}"
-            assert_entries(wired, panel, run, product, staged=weights == "diagonal", seed=seed)
+            assert_entries(wired, panel, run, product, staged=variant == "diagonal", seed=OTHER_SEED)
         [loss] = curves(of_row[2])
-        assert_curve(loss, *loss_of(wired, variant, alpha, seed), f"α = {alpha}")
+        assert_curve(loss, *loss_of(wired, variant, alpha, OTHER_SEED), f"α = {alpha}")
         assert of_row[2].get_title(loc="left").endswith("loss")
+
+
+def test_full_weights_are_drawn_over_their_limit(wired):
+    figure = wired.figure("fig_full_weights")
+    rows = [("full", "diagonal", ["0.01", "1e-16"]), ("full_dense", "dense", ["0.01"])]
+    axes, letters = panels(figure), iter("abcde")
+    assert len(axes) == sum(1 + len(alphas) for *_, alphas in rows)
+    for variant, teacher, alphas in rows:
+        loss, *products = [axes.pop(0) for _ in range(1 + len(alphas))]
+        assert loss.get_title(loc="left") == f"({next(letters)}) {teacher} teacher: loss"
+        limit, *losses = curves(loss)
+        times, heights = staircase(wired, variant, alphas[-1])
+        assert_curve(limit, np.r_[times, MAX_TIME], np.r_[heights, heights[-1]])
+        for curve, alpha in zip(losses, alphas, strict=True):
+            assert_curve(curve, *loss_of(wired, variant, alpha), f"α = {alpha}")
+        assert_darker_and_darker(losses)
+        values = np.stack(stages_of(wired, variant=variant)["VO"])
+        for panel, alpha in zip(products, alphas, strict=True):
+            assert panel.get_title(loc="left") == f"({next(letters)}) singular values, α = {alpha}"
+            run = run_of(wired, variant, alpha)
+            drawn = curves(panel)
+            for index, (gray, curve) in enumerate(zip(drawn[:DIM], drawn[DIM:], strict=True)):
+                assert_curve(gray, np.r_[times, MAX_TIME], np.r_[0, values[:, index], values[-1, index]])
+                assert gray[3] == "#cccccc"
+                of_index = run[(run["product"] == "VO") & (run["index"] == index)].sort_values("rescaled_time")
+                assert_curve(curve, of_index["rescaled_time"], of_index["value"])
+            assert_darker_and_darker(drawn[:DIM:-1])
+            assert {line.get_drawstyle() for line in [*panel.lines[:DIM], loss.lines[0]]} == {"steps-post"}
+    assert list(legend(figure)) == [r"limit $\alpha \to 0$ (Algorithm 1)", "α = 0.01", "α = 1e-16"]
 
 
 def test_losses_are_of_the_headline_seed_and_under_their_alphas(wired):
@@ -214,10 +249,9 @@ def test_perturbations_are_of_their_assumption_with_their_numbers(wired, name, a
     assert list(legend(figure)) == ["perturbed", "unperturbed reference"]
 
 
-def staircase(wired):
-    stages = wired.table("tables/stages")
-    stages = stages[stages["seed"] == SEED].sort_values("stage")
-    start = loss_of(wired, "diagonal", "1e-32")[1][0]
+def staircase(wired, variant="diagonal", smallest="1e-32"):
+    stages = stages_of(wired, variant=variant)
+    start = loss_of(wired, variant, smallest)[1][0]
     return np.r_[0, stages["predicted_time"]], np.r_[start, stages["loss"]]
 
 
@@ -244,7 +278,7 @@ def test_limit_shows_losses_over_the_prediction_and_their_distance(wired):
 def test_constants_are_those_of_the_orbits(wired):
     figure = wired.figure("fig_constants")
     constants, resolved = panels(figure)
-    theorem, orbits = wired.table("tables/theorem"), wired.table("tables/orbits")
+    theorem, orbits = theorem_of(wired), wired.table("tables/orbits")
     said = {(row["seed"], row["stage"]): row for row in orbits.to_dict("records")}
     step, *shares = curves(resolved)
     for curve, share, alpha in zip(curves(constants), shares, ("0.01", "1e-8", "1e-32"), strict=True):
@@ -261,12 +295,12 @@ def test_constants_are_those_of_the_orbits(wired):
 
 
 def test_stage_times_are_those_of_each_seed(wired):
-    figure, theorem = wired.figure("fig_stage_times"), wired.table("tables/theorem")
+    figure, theorem = wired.figure("fig_stage_times"), theorem_of(wired)
     axes = panels(figure)  # times of both seeds, then errors of both
     alphas = ["0.01", "1e-8", "1e-32"]
     end = 1.02 * theorem[["predicted_time", "measured_time"]].max().max()  # of all seeds: panels share their axes
     for number, seed in enumerate((3, 7)):
-        rows = theorem[theorem["seed"] == seed]
+        rows = theorem_of(wired, seed)
         times, errors = axes[number], axes[2 + number]
         assert times.get_title(loc="left").startswith(f"seed {seed}, n = {rows['stage'].nunique()} stages")
         assert times.get_xlim() == times.get_ylim() == (0, end)
@@ -288,7 +322,8 @@ def test_stage_times_are_those_of_each_seed(wired):
             assert bar[3] == median[3] == largest[3] == colors[place]
             assert_curve(bar, 2 * [-math.log(float(alpha))], np.quantile(delay, [0.1, 0.9]))
             np.testing.assert_allclose([*median[2], *largest[2]], [np.median(delay), delay.max()])
-    missed = theorem[(theorem["seed"] == 7) & (theorem["alpha"] == "0.01")]["measured_time"].isna().sum()
+    missed = theorem_of(wired, 7)
+    missed = missed[missed["alpha"] == "0.01"]["measured_time"].isna().sum()
     assert f"{missed} not activated at α = 0.01" in axes[1].get_title(loc="left")
 
 

@@ -47,7 +47,7 @@ def test_explorer_shows_the_toy_runs_and_their_predictions(wired, page):
     study, array = page
     trajectory, losses, stages = (wired.table(f"tables/{name}") for name in ("trajectory", "losses", "stages"))
     runs = {(run["variant"], run["alpha"], run["seed"]): run for run in study["toy"]["runs"]}
-    assert len(runs) == len(study["toy"]["runs"]) == 12
+    assert len(runs) == len(study["toy"]["runs"]) == 14
     for (variant, alpha, seed), run in runs.items():
         rows = select(trajectory, variant=variant, alpha=alpha, seed=seed).sort_values("rescaled_time")
         once = select(losses, variant=variant, alpha=alpha, seed=seed).sort_values("time")
@@ -56,11 +56,11 @@ def test_explorer_shows_the_toy_runs_and_their_predictions(wired, page):
         for product in ("KQ", "VO"):
             values = [select(rows, product=product, index=index)["value"] for index in range(4)]
             np.testing.assert_allclose(array(run[product]), values, atol=np.abs(values).max() / 65000)
-    for seed in (3, 7):
-        found, rows = (
-            study["toy"]["stages"]["diagonal"][str(seed)],
-            select(stages, variant="diagonal", seed=seed).sort_values("stage"),
-        )
+    problems = {(variant, int(seed)) for variant, of_seed in study["toy"]["stages"].items() for seed in of_seed}
+    assert problems == {("diagonal", 3), ("diagonal", 7), ("full", 3), ("full", 7), ("full_dense", 7)}
+    for variant, seed in problems:
+        found = study["toy"]["stages"][variant][str(seed)]
+        rows = select(stages, variant=variant, seed=seed).sort_values("stage")
         np.testing.assert_allclose(array(found["time"]), rows["predicted_time"], rtol=1e-6)
         np.testing.assert_allclose(array(found["loss"]), rows["loss"], rtol=1e-6)
         assert [found["product"], found["index"]] == [rows["product"].tolist(), rows["index"].tolist()]
@@ -166,7 +166,7 @@ def test_published_tables_are_those_of_the_study(wired, name):
 def test_published_pages_and_figures_are_those_of_the_study(wired):
     folder = wired.folder / "results/published/wired"
     names = ["claims.md", "explorer.html", *(f"figures/{p.name}" for p in (wired.results / "figures").glob("*.png"))]
-    assert len(names) == 2 + 20
+    assert len(names) == 2 + 21
     for name in names:
         assert (folder / name).read_bytes() == (wired.results / name).read_bytes()
     tables = [f"tables/{name}.parquet" for name in TABLES]
@@ -195,9 +195,9 @@ def said(wired):
 def test_plan_counts_jobs_operations_and_hours(wired, said):
     files = {
         "make_problem": "toy/*/seed_*/problem.npz",
-        "run_algorithm1": "toy/diagonal/seed_*/stages.parquet",
+        "run_algorithm1": "toy/*/seed_*/stages.parquet",
         "train_toy": "toy/*/alpha_*/seed_*/trajectory.parquet",
-        "compare_theorem": "toy/diagonal/seed_*/theorem.parquet",
+        "compare_theorem": "toy/*/seed_*/theorem.parquet",
         "follow_orbits": "toy/diagonal/seed_*/orbits.parquet",
         "perturb_limit": "toy/diagonal/seed_*/returns.parquet",
         "perturb_toy": "assumptions/*/seed_*/perturbations.parquet",
@@ -243,6 +243,6 @@ def training_operations(**sizes):
 
 def test_status_counts_finished_runs(said):
     assert 'Study "wired"' in said
-    assert numbers(said, "toy runs") == ["12", "0", "12"]
+    assert numbers(said, "toy runs") == ["14", "0", "14"]
     assert numbers(said, "networks") == ["6", "0", "0", "0", "6"]
     assert numbers(said, "their spectra") == ["6", "0", "6"]

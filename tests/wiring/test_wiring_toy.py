@@ -2,7 +2,6 @@
 
 import json
 import math
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -70,9 +69,9 @@ def test_only_the_dense_teacher_is_dense(wired):
         assert min(off) > 0.1 if variant == "full_dense" else max(off) == 0
 
 
-def levels_of(wired, seed):
+def levels_of(wired, variant, seed):
     """Half of what a coordinate's product is at the end of the stage that activates it; else the least of these."""
-    stages = wired.table(f"toy/diagonal/seed_{seed}/stages")
+    stages = wired.table(f"toy/{variant}/seed_{seed}/stages")
     half = {}
     for stage in stages.to_dict("records"):
         label = stage["product"], stage["index"]
@@ -81,17 +80,28 @@ def levels_of(wired, seed):
     return np.array([least.get(label, min(least.values())) for label in LABELS])
 
 
+def times_to_record(wired, variant, seed):
+    """Those asked for, and the middles of stages."""
+    starts = wired.table(f"toy/{variant}/seed_{seed}/stages")["predicted_time"].to_numpy()
+    return np.union1d(np.linspace(0, MAX_TIME, 13), (starts + np.append(starts[1:], MAX_TIME)) / 2)
+
+
+def others_waiting(values, i, levels):
+    """Logarithms of how near the nearest other product, of both and of the same, is to its level of those below."""
+    shares = np.log(abs(values) / levels)
+    waiting = [j for j in range(2 * DIM) if j != i and shares[j] < 0]
+    same = [j for j in waiting if j // DIM == i // DIM]
+    return [max(shares[group], default=-math.inf) for group in (waiting, same)]
+
+
 @pytest.mark.parametrize(("alpha", "seed"), [("0.01", 3), ("0.01", 7), ("1e-8", 7), ("1e-32", 3)])
 def test_flow_of_diagonal_weights_is_that_of_the_weights_themselves(wired, alpha, seed):
     toy, unit = problem(wired, "diagonal", seed), -math.log(float(alpha))
     times, losses, values = recorded(wired, "diagonal", alpha, seed)
-    stages = wired.table("tables/stages")
-    starts = stages.loc[stages["seed"] == seed, "predicted_time"].to_numpy()
-    middles = (starts + np.append(starts[1:], MAX_TIME)) / 2
-    wanted = np.union1d(np.linspace(0, MAX_TIME, 13), middles)
+    wanted, levels = times_to_record(wired, "diagonal", seed), levels_of(wired, "diagonal", seed)
     assert np.isclose(times[:, None] / unit, wanted, rtol=1e-12).any(axis=0).all()
-    assert len(times) > len(wanted) + 5 * len(starts)  # and where it moves
-    weights, crossings = toy.flow(float(alpha) * toy.start, times, [np.sqrt(levels_of(wired, seed))])
+    assert len(times) > len(wanted) + 5 * (len(wanted) - 13)  # and where it moves
+    weights, crossings = toy.flow(float(alpha) * toy.start, times, [np.sqrt(levels)])
     expected = np.array([diagonals(theta) for theta in weights])
     np.testing.assert_allclose(values, expected, atol=1e-4)  # times are late by 1e-3, and where it moves they count
     np.testing.assert_allclose(values[:2], expected[:2], rtol=1e-3)  # where all is tiny
@@ -101,30 +111,43 @@ def test_flow_of_diagonal_weights_is_that_of_the_weights_themselves(wired, alpha
     found = list(events[["product", "index", "direction"]].itertuples(index=False, name=None))
     assert found == [(*LABELS[i], direction) for _, _, i, direction, _ in crossings]
     np.testing.assert_allclose(events["rescaled_time"] * unit, [time for time, *_ in crossings], rtol=1e-3)
+    waiting = [others_waiting(diagonals(theta), i, levels) for _, _, i, _, theta in crossings]
+    np.testing.assert_allclose(events[["log_next", "log_next_own"]], waiting, rtol=1e-3, atol=1e-2)
 
 
-def log_crossings(times, values, weight):
-    """Where values pass weight^2 between two records, on a line between their logarithms; by time."""
-    found = []
-    for (t0, t1), (before, after) in zip(pairwise(times), pairwise(values), strict=True):
-        for i, (a, b) in enumerate(zip(abs(before), abs(after), strict=True)):
-            if (a > weight**2) != (b > weight**2):
-                part = math.log(weight**2 / a) / math.log(b / a)
-                found.append((t0 + part * (t1 - t0), *LABELS[i], 1 if b > a else -1))
+def log_crossings(times, values, levels, near=None):
+    """Where values pass their levels between two times, on a line between their logarithms; by time.
+
+    A crossing is a tuple of its time, product, index and direction, and `others_waiting` of all values there. `near`
+    are the values whose products are near their levels, if these are not the values that cross.
+    """
+    found, sizes = [], abs(np.array(values))
+    levels = np.broadcast_to(levels, sizes.shape[1:])
+    others = sizes if near is None else abs(np.array(near))
+    for n, i in np.argwhere((sizes[:-1] > levels) != (sizes[1:] > levels)):
+        a, b = sizes[n, i], sizes[n + 1, i]
+        part = math.log(levels[i] / a) / math.log(b / a)
+        between = np.exp((1 - part) * np.log(others[n]) + part * np.log(others[n + 1]))
+        time = times[n] + part * (times[n + 1] - times[n])
+        found.append((time, *LABELS[i], 1 if b > a else -1, *others_waiting(between, i, levels)))
     return sorted(found)
 
 
 def imbalance(theta, start):
-    """Change, initial value and size of what flow conserves, for both products."""
+    """Change and initial value of what flow conserves, for both products."""
     rows = []
     for u, v, u_0, v_0 in ((*theta[:2], *start[:2]), (*theta[2:], *start[2:])):
         now, before = (u**2 - v**2, u_0**2 - v_0**2) if u.ndim == 1 else (u.T @ u - v.T @ v, u_0.T @ u_0 - v_0.T @ v_0)
-        rows.append([np.linalg.norm(now - before), np.linalg.norm(before), (u**2).sum() + (v**2).sum()])
+        rows.append([np.linalg.norm(now - before), np.linalg.norm(before)])
     return rows
 
 
-def check_run(wired, variant, seed, times, weights, of_weights, method, crossings=None, unit_of_c=1.0, **tolerance):
-    """A run at alpha = 0.01 has recorded these weights at these times; crossings not given are those of records."""
+def check_run(wired, variant, seed, times, weights, of_weights, method, crossings, drift, passing=1e-9, **tolerance):
+    """A run at alpha = 0.01 has recorded these weights at these times, and these crossings.
+
+    `drift` is the tolerance for the change of what flow conserves, relative to its initial value; `passing` that for
+    the time of a crossing.
+    """
     toy, unit = problem(wired, variant, seed), -math.log(0.01)
     found_times, losses, values = recorded(wired, variant, "0.01", seed)
     np.testing.assert_allclose(found_times, times, rtol=1e-12)
@@ -134,19 +157,26 @@ def check_run(wired, variant, seed, times, weights, of_weights, method, crossing
     assert conservation["method"].unique().tolist() == [method]
     assert conservation["product"].tolist() == ["KQ", "VO"] * len(times)
     np.testing.assert_allclose(conservation["rescaled_time"] * unit, np.repeat(times, 2), rtol=1e-12)
-    expected = np.concatenate([imbalance(theta, 0.01 * toy.start) for theta in weights])
-    np.testing.assert_allclose(conservation[["change", "initial", "size"]] * unit_of_c, expected, **tolerance)
+    change, initial = np.concatenate([imbalance(theta, 0.01 * toy.start) for theta in weights]).T
+    of_unit = np.exp(conservation["log_unit"].to_numpy())
+    np.testing.assert_allclose(conservation["initial"] * of_unit, initial, rtol=1e-9)
+    np.testing.assert_allclose(conservation["change"] * of_unit / initial, change / initial, rtol=1e-6, atol=drift)
     events = of_run(wired, "events", variant, "0.01", seed)
-    crossings = log_crossings(found_times, values, ACTIVE) if crossings is None else crossings
-    assert [tuple(row) for row in events[["product", "index", "direction"]].to_numpy()] == [c[1:] for c in crossings]
-    np.testing.assert_allclose(events["rescaled_time"] * unit, [time for time, *_ in crossings], rtol=1e-10)
+    assert [tuple(row) for row in events[["product", "index", "direction"]].to_numpy()] == [c[1:4] for c in crossings]
+    np.testing.assert_allclose(events["rescaled_time"] * unit, [time for time, *_ in crossings], rtol=passing)
+    waiting = [crossing[4:] for crossing in crossings]
+    np.testing.assert_allclose(events[["log_next", "log_next_own"]], waiting, rtol=passing, atol=10 * passing)
 
 
 @pytest.mark.parametrize(("variant", "seed"), [("full", 3), ("full", 7), ("full_dense", 7)])
 def test_flow_of_full_weights_is_that_of_the_weights_themselves(wired, variant, seed):
-    toy, times = problem(wired, variant, seed), np.linspace(0, MAX_TIME, 13) * -math.log(0.01)
-    weights, _ = toy.flow(0.01 * toy.start, times)
-    check_run(wired, variant, seed, times, weights, spectra, "flow", rtol=1e-3, atol=2e-5)
+    toy, unit = problem(wired, variant, seed), -math.log(0.01)
+    times, fine = times_to_record(wired, variant, seed) * unit, np.linspace(0, MAX_TIME * unit, 4000)
+    weights = toy.flow(0.01 * toy.start, times)[0]
+    values = [spectra(theta) for theta in toy.flow(0.01 * toy.start, fine)[0]]
+    crossings = log_crossings(fine, values, levels_of(wired, variant, seed))
+    of_flow = {"drift": 1e-2, "passing": 2e-3, "rtol": 1e-3, "atol": 2e-5}
+    check_run(wired, variant, seed, times, weights, spectra, "flow", crossings, **of_flow)
 
 
 def batches(variant, seed):
@@ -163,16 +193,18 @@ def batches(variant, seed):
 def test_descent_takes_the_steps_of_a_plain_loop(wired, variant, seed):
     toy = problem(wired, variant, seed)
     steps = np.rint(np.linspace(0, MAX_TIME, 13) * -math.log(0.01) / STEP).astype(int)
-    theta, weights, larger, samples = 0.01 * toy.start, [], [], batches(variant, seed)
+    theta, weights, larger, values, samples = 0.01 * toy.start, [], [], [], batches(variant, seed)
     for step in range(steps[-1] + 1):
         if step in steps:
             weights.append(theta)
         W_K, W_Q, W_V, W_O = abs(theta)
         larger.append(np.concatenate([np.maximum(W_K, W_Q), np.maximum(W_V, W_O)]) ** 2)
+        values.append(diagonals(theta))
         theta = theta + STEP * toy.loss_and_velocity(theta, next(samples))[1]
-    method, crossings = variant.removeprefix("diagonal_"), log_crossings(STEP * np.arange(len(larger)), larger, ACTIVE)
-    units = {"crossings": crossings, "unit_of_c": 0.01**2}
-    check_run(wired, variant, seed, steps * STEP, weights, diagonals, method, **units, rtol=1e-8, atol=1e-12)
+    crossings = log_crossings(STEP * np.arange(len(larger)), larger, ACTIVE**2, near=values)
+    method = variant.removeprefix("diagonal_")
+    tolerance = {"drift": 1e-9, "rtol": 1e-8, "atol": 1e-12}
+    check_run(wired, variant, seed, steps * STEP, weights, diagonals, method, crossings, **tolerance)
 
 
 @pytest.mark.parametrize("seed", [3, 7])
@@ -191,15 +223,52 @@ def test_stages_are_those_of_algorithm_1(wired, seed):
     np.testing.assert_allclose(found, np.stack(expected["product"]), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("seed", [3, 7])
-def test_theorem_compares_stages_with_activations_and_the_middle_of_stages(wired, seed):
-    stages, theorem = (wired.table(f"toy/diagonal/seed_{seed}/{name}") for name in ("stages", "theorem"))
-    levels = dict(zip(LABELS, levels_of(wired, seed), strict=True))
+@pytest.mark.parametrize(("variant", "seed"), [("full", 3), ("full", 7), ("full_dense", 7)])
+def test_stages_of_full_weights_are_those_of_their_algorithm_1(wired, variant, seed):
+    toy, stages = problem(wired, variant, seed), wired.table(f"toy/{variant}/seed_{seed}/stages")
+    expected = pd.DataFrame(toy.full_stages(MAX_TIME))
+    assert len(stages) == len(expected) >= 3
+    assert stages["stage"].tolist() == list(range(1, len(expected) + 1))
+    assert (stages["sign"] == 1).all() and (stages["deactivated"] == 0).all() and stages["curvature"].isna().all()
+    for column in ("product", "index"):
+        assert stages[column].tolist() == expected[column].tolist()
+    for column, name in {"predicted_time": "time", "loss": "loss", "gap_to_next": "gap_to_next"}.items():
+        np.testing.assert_allclose(stages[column], expected[name], rtol=1e-5)
+    found = np.stack([np.stack(stages["KQ"]), np.stack(stages["VO"])], axis=1)
+    np.testing.assert_allclose(found, np.stack(expected["values"]), rtol=1e-5, atol=1e-9)
+    assert (np.diff(stages["loss"]) < 0).all()
+
+
+@pytest.mark.parametrize(("variant", "seed"), [("full", 3), ("full", 7), ("full_dense", 7)])
+def test_the_first_stage_of_full_weights_waits_for_the_largest_singular_value_of_the_gradient_at_zero(
+    wired, variant, seed
+):
+    toy, stages = problem(wired, variant, seed), wired.table(f"toy/{variant}/seed_{seed}/stages")
+    VO = torch.zeros((DIM, DIM), dtype=torch.float64, requires_grad=True)
+    [gradient] = torch.autograd.grad(toy.loss(torch.zeros_like(VO), VO), VO)
+    first = stages.iloc[0]
+    assert (first["product"], first["index"]) == ("VO", 0)
+    np.testing.assert_allclose(1 / first["predicted_time"], torch.linalg.matrix_norm(gradient, 2).item(), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("variant", "seed", "alphas"),
+    [
+        ("diagonal", 3, ["0.01", "1e-8", "1e-32"]),
+        ("diagonal", 7, ["0.01", "1e-8", "1e-32"]),
+        ("full", 3, ["0.01", "1e-16"]),
+        ("full", 7, ["0.01", "1e-16"]),
+        ("full_dense", 7, ["0.01"]),
+    ],
+)
+def test_theorem_compares_stages_with_activations_and_the_middle_of_stages(wired, variant, seed, alphas):
+    stages, theorem = (wired.table(f"toy/{variant}/seed_{seed}/{name}") for name in ("stages", "theorem"))
+    levels = dict(zip(LABELS, levels_of(wired, variant, seed), strict=True))
     ends = [*stages["predicted_time"][1:], MAX_TIME]
     rows = []
-    for alpha in ("0.01", "1e-8", "1e-32"):
-        run = of_run(wired, "trajectory", "diagonal", alpha, seed)
-        events = of_run(wired, "events", "diagonal", alpha, seed)
+    for alpha in alphas:
+        run = of_run(wired, "trajectory", variant, alpha, seed)
+        events = of_run(wired, "events", variant, alpha, seed)
         rises = list(events[events["direction"] == 1][["product", "index", "rescaled_time"]].to_numpy())
         for stage, end in zip(stages.to_dict("records"), ends, strict=True):
             start, middle = stage["predicted_time"], (stage["predicted_time"] + end) / 2
@@ -228,6 +297,32 @@ def test_a_coordinate_fails_to_become_active_and_another_comes_out_of_order(wire
     assert (theorem["measured_order"] != theorem["stage"]).any()
     assert (theorem["missing"] > 0).any() and (theorem["extra"] > 0).any()
     assert (wired.table("tables/events")["direction"] == -1).any()
+    assert theorem["measured_time"].isna()[theorem["variant"] == "full"].any()
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_full_weights_of_a_small_scale_are_near_their_limit(wired, seed):
+    """Weights themselves have no digits for this scale, so it is compared with the limit, and with a larger scale."""
+    theorem = of_run(wired, "theorem", "full", "1e-16", seed)
+    larger = of_run(wired, "theorem", "full", "0.01", seed)
+    assert theorem["measured_order"].tolist() == theorem["stage"].tolist()
+    assert (theorem["distance"].to_numpy() < larger["distance"].to_numpy() / 2).all()
+    late, late_at_larger = (abs(rows["measured_time"] - rows["predicted_time"]).median() for rows in (theorem, larger))
+    assert late < late_at_larger / 2
+
+
+@pytest.mark.parametrize("seed", [3, 7])
+def test_full_weights_of_a_small_scale_are_those_of_the_weights_themselves_until_one_is_active(wired, seed):
+    """Weights themselves have no digits for what is far below the largest singular value."""
+    toy, unit = problem(wired, "full", seed), -math.log(1e-16)
+    times, _, values = recorded(wired, "full", "1e-16", seed)
+    [first, *_] = wired.table(f"toy/full/seed_{seed}/stages")["predicted_time"]
+    early = times < 0.9 * first * unit
+    weights = toy.flow(1e-16 * toy.start, times[early])[0]
+    assert early.sum() > 1
+    expected = np.array([spectra(theta) for theta in weights]).reshape(-1, 2, DIM)
+    known = expected > 1e-13 * expected.max(axis=2, keepdims=True)
+    np.testing.assert_allclose(values[early].reshape(expected.shape)[known], expected[known], rtol=1e-3)
 
 
 @pytest.mark.parametrize("seed", [3, 7])

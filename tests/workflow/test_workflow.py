@@ -17,7 +17,7 @@ from rank_increase.tables import read_provenance, read_table
 from rank_increase.toy.algorithm1 import stages
 from rank_increase.toy.diagonal_flow import diagonal_run
 from rank_increase.toy.problem import Problem
-from rank_increase.toy.theorem import activation_levels, mid_stage_times
+from rank_increase.toy.theorem import activation_levels, middles
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "data" / "tiny.yaml"
@@ -117,10 +117,8 @@ def test_tables_of_a_run_hold_what_the_library_computes(finished):
     losses = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/losses.parquet")
     expected, unit = list(stages(problem.head(), 12, max_time=200)), -log_alpha("1e-3000")
     # The middles of the stages are recorded beside the 21 points that the config asks for.
-    times, weight = (
-        np.union1d(np.linspace(0, 200, 21), mid_stage_times(expected, 200)),
-        np.sqrt(activation_levels(expected)),
-    )
+    times = np.union1d(np.linspace(0, 200, 21), middles([stage.time for stage in expected], 200))
+    weight = np.sqrt(activation_levels(expected))
     run = diagonal_run(problem, -unit, times * unit, 1e-10, 1e-6, weight=weight)
     np.testing.assert_allclose(losses["time"], run.time, rtol=1e-12)
     np.testing.assert_allclose(trajectory["value"], run.values.ravel(), atol=1e-12)
@@ -128,7 +126,7 @@ def test_tables_of_a_run_hold_what_the_library_computes(finished):
     np.testing.assert_allclose(losses["loss"], run.loss, rtol=1e-10)
     events = read_table(results / "toy/diagonal/alpha_1e-3000/seed_99/events.parquet")
     coordinates = (events["product"] == "VO") * 6 + events["index"]
-    assert coordinates.tolist() == [coordinate for _, coordinate, _ in run.events]
+    assert coordinates.tolist() == [event.coordinate for event in run.events]
     found = read_table(results / "toy/diagonal/seed_99/stages.parquet")
     np.testing.assert_allclose(found["predicted_time"], [stage.time for stage in expected], rtol=1e-12)
     np.testing.assert_allclose(np.hstack([np.stack(found["KQ"]), np.stack(found["VO"])]), [s.product for s in expected])
@@ -244,7 +242,8 @@ def test_the_default_study_plans_a_job_for_every_run(tree, tmp_path):
     jobs = planned(run)
     assert jobs["train_toy"] == len(runs)
     assert jobs["make_problem"] == len(problems)
-    assert jobs["run_algorithm1"] == jobs["compare_theorem"] == len(diagonal_seeds)
+    limits = {(variant, seed) for variant, seed in problems if variant in ("diagonal", "full", "full_dense")}
+    assert jobs["run_algorithm1"] == jobs["compare_theorem"] == len(limits) > len(diagonal_seeds)
     assert jobs["perturb_toy"] == 2 * len(config["assumptions"]["seeds"])
     assert jobs["perturb_limit"] == len(diagonal_seeds)
     figures = set(re.findall(r"(?m): Figure (\w+)$", run.stdout + run.stderr))

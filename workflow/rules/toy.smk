@@ -40,7 +40,7 @@ rule make_problem:
         runtime=5,
     params:
         **of_variant("samples", "tokens", "dim", "dim_head", "teacher_std_KQ", "teacher_std_VO", "weights", "teacher"),
-        **of_variant("layers", "heads", "bias_std", "loss", "labels"),
+        **of_variant("block", "layers", "heads", "bias_std", "loss", "labels"),
         code=library_digest("toy/make_problem", without=["jobs"]),
     message:
         "Toy problem {wildcards.variant}, seed {wildcards.seed}"

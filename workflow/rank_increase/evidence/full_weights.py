@@ -6,11 +6,14 @@ The greedy limit is Algorithm 1 for full weights (toy/greedy.py), which is not p
 import numpy as np
 
 from rank_increase.evidence.claim import NotTested
+from rank_increase.evidence.toy import PAPER
 from rank_increase.notation import log_alpha, sort_alphas
 from rank_increase.options import Name, Share
 from rank_increase.registry import register
+from rank_increase.toy.theorem import ordered_pairs
 
-VARIANTS = {"diagonal": "diagonal", "full": "full", "full_dense": "full, dense teacher"}
+FULL = {"full": "full", "full_dense": "full, dense teacher"}
+SIZE = ("samples", "tokens", "dim", "teacher_std_KQ", "teacher_std_VO", "max_time")
 
 
 @register.claim(
@@ -24,7 +27,7 @@ VARIANTS = {"diagonal": "diagonal", "full": "full", "full_dense": "full, dense t
     threshold=0.9,
     reason="Nine in ten: as a rule, at the smallest α that the study has.",
     tables=["events"],
-    data="events, all variants of gradient flow with a single head",
+    data="events, variant full",
     variant="full",
 )
 @register.claim(
@@ -38,12 +41,12 @@ VARIANTS = {"diagonal": "diagonal", "full": "full", "full_dense": "full, dense t
     threshold=0.9,
     reason="Nine in ten: as a rule, at the smallest α that the study has.",
     tables=["events"],
-    data="events, all variants of gradient flow with a single head",
+    data="events, variant full_dense",
     variant="full_dense",
 )
 def one_at_a_time(events, *, variant: Name):
-    """Entries, or singular values, of the products become active one at a time at the smallest alpha."""
-    shares = passages(events)
+    """Singular values of the products become active one at a time at the smallest alpha."""
+    shares = passages(events, [variant])
     if variant not in shares.index:
         raise NotTested(f"a run of variant {variant} in which a singular value becomes active")
     smallest = sort_alphas(shares.loc[variant].index)[-1]
@@ -65,11 +68,9 @@ def one_at_a_time(events, *, variant: Name):
 )
 def rises(events):
     """The share of passages one at a time grows as alpha falls."""
-    shares = passages(events)["share"]
+    shares = passages(events, FULL)["share"]
     steps = [
-        np.diff(shares[variant][sort_alphas(shares[variant].index)])
-        for variant in ("full", "full_dense")
-        if variant in shares.index
+        np.diff(shares[variant][sort_alphas(shares[variant].index)]) for variant in FULL if variant in shares.index
     ]
     steps = np.concatenate([[], *steps])
     if not len(steps):
@@ -87,21 +88,27 @@ def rises(events):
     threshold=-0.1,
     reason="The same share, up to a tenth: with some 70 passages a run, twice the standard error of a share is 0.1.",
     tables=["events"],
-    data="events, variants diagonal, full and full_dense",
+    data="events, variants full and full_dense, and the one with diagonal weights whose problems are of their size",
 )
-def as_diagonal(events):
+def as_diagonal(events, *, variants: dict):
     """Full weights separate as well as diagonal ones at the same alpha."""
-    shares = passages(events)["share"]
-    if "diagonal" not in shares.index:
-        raise NotTested("runs with diagonal weights")
+    partners = {variant: _diagonal_variant(variants, variant) for variant in FULL if variant in variants}
+    shares = passages(events, {*partners, *partners.values()})["share"]
     differences = [
-        shares[variant, alpha] - shares["diagonal", alpha]
+        shares[variant, alpha] - shares[partners[variant], alpha]
         for variant, alpha in shares.index
-        if variant in ("full", "full_dense") and ("diagonal", alpha) in shares.index
+        if variant in partners and (partners[variant], alpha) in shares.index
     ]
     if not differences:
-        raise NotTested("full and diagonal weights at one α")
+        raise NotTested("full and diagonal weights at one α, in problems of one size")
     return min(differences), f"{len(differences)} pairs of runs at one α", _by_variant(shares)
+
+
+def _diagonal_variant(variants, full):
+    """The variant with diagonal weights and teacher, under gradient flow, whose problems are of the size of `full`."""
+    wanted = PAPER | {"teacher": "diagonal"} | {key: variants[full][key] for key in SIZE}
+    fitting = (name for name, form in variants.items() if all(form[key] == value for key, value in wanted.items()))
+    return next(fitting, None)
 
 
 @register.claim(
@@ -126,7 +133,7 @@ def stage_times(theorem):
         if len(alphas) > 1:
             ratios.append(medians[alphas[-1]] / medians[alphas[-2]])
             listed = ", ".join(f"{medians[alpha] / -log_alpha(alpha):.3g} ({alpha})" for alpha in alphas)
-            details.append(f"{VARIANTS[variant]}, seed {seed}: median |T - T_k| {listed}")
+            details.append(f"{FULL[variant]}, seed {seed}: median |T - T_k| {listed}")
     if not ratios:
         raise NotTested("full weights at two init scales")
     return max(ratios), f"{len(ratios)} problems", "; ".join(details)
@@ -151,24 +158,23 @@ def order(theorem, *, apart: float):
     shares, details = [], []
     for (variant, seed), rows in _full(theorem).groupby(["variant", "seed"], observed=True):
         alpha = sort_alphas(rows["alpha"].astype(str))[-1]
-        rows = rows[rows["alpha"].astype(str) == alpha].sort_values("predicted_time")
-        predicted, measured = rows["predicted_time"].to_numpy(), rows["measured_time"].fillna(np.inf).to_numpy()
-        pairs = predicted[None, :] - predicted[:, None] >= apart
-        if pairs.any():
-            shares.append((measured[None, :] > measured[:, None])[pairs].mean())
-            details.append(f"{VARIANTS[variant]}, seed {seed}: {shares[-1]:.3g} of {pairs.sum()} pairs ({alpha})")
+        pairs = ordered_pairs(rows[rows["alpha"].astype(str) == alpha], apart)
+        if len(pairs):
+            shares.append(pairs.mean())
+            details.append(f"{FULL[variant]}, seed {seed}: {shares[-1]:.3g} of {len(pairs)} pairs ({alpha})")
     if not shares:
         raise NotTested("two stages of full weights that far apart")
     return min(shares), f"{len(shares)} problems", "; ".join(details)
 
 
-def passages(events, *, smaller: Share = 0.1):
+def passages(events, variants, *, smaller: Share = 0.1):
     """Passages one at a time, by variant and alpha.
 
     Parameters
     ----------
     events : pandas.DataFrame
         Table "events".
+    variants : collection of str
     smaller : float
         How much smaller all others must be.
 
@@ -177,23 +183,22 @@ def passages(events, *, smaller: Share = 0.1):
     pandas.DataFrame
         Indexed by variant and alpha: `share`, the `count` of passages and the number of `problems`.
     """
-    rows = events[(events["direction"] > 0) & events["variant"].astype(str).isin(VARIANTS)]
+    rows = events[(events["direction"] > 0) & events["variant"].astype(str).isin(variants)]
     rows = rows.assign(alone=rows["log_next"] <= np.log(smaller))
     groups = rows.groupby([rows["variant"].astype(str), rows["alpha"].astype(str)])
     return groups.agg(share=("alone", "mean"), count=("alone", "size"), problems=("seed", "nunique"))
 
 
 def _full(theorem):
-    rows = theorem[theorem["variant"].astype(str).isin(["full", "full_dense"])]
+    rows = theorem[theorem["variant"].astype(str).isin(FULL)]
     return rows.astype({"variant": str})
 
 
 def _by_variant(shares):
     """In words, a Series indexed by variant and alpha."""
     parts = []
-    for variant, label in VARIANTS.items():
-        if variant in shares.index:
-            of_variant = shares[variant]
-            listed = ", ".join(f"{of_variant[alpha]:.2g} ({alpha})" for alpha in sort_alphas(of_variant.index))
-            parts.append(f"{label}: {listed}")
+    for variant in shares.index.unique("variant"):
+        of_variant = shares[variant]
+        listed = ", ".join(f"{of_variant[alpha]:.2g} ({alpha})" for alpha in sort_alphas(of_variant.index))
+        parts.append(f"{FULL.get(variant, 'diagonal')}: {listed}")
     return "; ".join(parts)

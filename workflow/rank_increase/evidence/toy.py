@@ -35,7 +35,7 @@ PAPER = {"weights": "diagonal", "method": "flow", "layers": 0, "loss": "squared"
     reason="As a rule: in four of five problems. Transitions take O(1) of true time, in units that differ between"
     " problems: two orders of magnitude below the fastest is at rest.",
     tables=["losses"],
-    data="losses, variants with a limit",
+    data="losses, gradient flow of a head with diagonal weights",
     slow=0.01,
 )
 def loss_plateaus(losses, *, variants: dict, slow: Share):
@@ -60,7 +60,7 @@ def loss_plateaus(losses, *, variants: dict, slow: Share):
     reason="As a rule: in four of five problems. Transitions take O(1) of true time, in units that differ between"
     " problems: two orders of magnitude below the fastest is at rest.",
     tables=["trajectory"],
-    data="trajectory, variants with a limit",
+    data="trajectory, gradient flow of a head with diagonal weights",
     slow=0.01,
 )
 def product_plateaus(trajectory, *, variants: dict, slow: Share):
@@ -109,7 +109,7 @@ def loss_curve(run):
     reason="As a rule: in four of five problems. A tenth: an order of magnitude closer than a wrong rate, whose ratio"
     " would be of another order at so small an α.",
     tables=["losses", "stages", "orbits"],
-    data="losses, variants with a limit; stages; orbits",
+    data="losses, stages and orbits, gradient flow of a head with diagonal weights",
 )
 def limit_of_the_loss(losses, stages, orbits, *, variants: dict):
     """D(alpha) ln(1/alpha) tends to the sum of the areas of the orbits."""
@@ -166,9 +166,11 @@ def constants(theorem, orbits):
     threshold=0.8,
     reason="As a rule: in four of five problems.",
     tables=["theorem"],
+    data="theorem, gradient flow of a head with diagonal weights",
 )
-def stage_order(theorem):
+def stage_order(theorem, *, variants: dict):
     """At the smallest alpha, stages come in the order of Algorithm 1."""
+    theorem = _in_limit(theorem, variants)
     right = theorem["measured_order"] == theorem["stage"]
     return _at_smallest_alpha(theorem.assign(right=right.fillna(False)), "right", "stages in order")
 
@@ -183,9 +185,11 @@ def stage_order(theorem):
     threshold=0.8,
     reason="As a rule: in four of five problems. 0.01: two orders of magnitude below what products are.",
     tables=["theorem"],
+    data="theorem, gradient flow of a head with diagonal weights",
 )
-def near_theta(theorem):
+def near_theta(theorem, *, variants: dict):
     """At the smallest alpha, products are near theta_k in the middle of every stage."""
+    theorem = _in_limit(theorem, variants)
     return _at_smallest_alpha(theorem.assign(near=theorem["distance"] < 0.01), "near", "stages within 0.01")
 
 
@@ -199,10 +203,12 @@ def near_theta(theorem):
     threshold=0.8,
     reason="As a rule: in four of five problems.",
     tables=["theorem"],
+    data="theorem, gradient flow of a head with diagonal weights",
 )
-def one_coordinate(theorem):
+def one_coordinate(theorem, *, variants: dict):
     """At the smallest alpha, the active coordinates in the middle of each stage are those of theta_k."""
-    return _at_smallest_alpha(_with_resolved(theorem), "resolved", "stages with that support")
+    rows = _with_resolved(_in_limit(theorem, variants))
+    return _at_smallest_alpha(rows, "resolved", "stages with that support")
 
 
 @register.claim(
@@ -215,11 +221,12 @@ def one_coordinate(theorem):
     threshold=0.8,
     reason="As a rule: in four of five problems.",
     tables=["theorem"],
+    data="theorem, gradient flow of a head with diagonal weights",
     alpha="1e-32",
 )
-def paper_scale(theorem, *, alpha: Alpha):
+def paper_scale(theorem, *, alpha: Alpha, variants: dict):
     """At the paper's smallest alpha, the active coordinates in the middle of each stage are those of theta_k."""
-    rows = _with_resolved(theorem)
+    rows = _with_resolved(_in_limit(theorem, variants))
     return _at_smallest_alpha(rows[rows["alpha"] == alpha], "resolved", "stages with that support")
 
 
@@ -273,9 +280,11 @@ def _at_smallest_alpha(rows, column, what):
     threshold=0.8,
     reason="As a rule: in four of five problems.",
     tables=["stages"],
+    data="stages, gradient flow of a head with diagonal weights",
 )
-def support_kept(stages):
+def support_kept(stages, *, variants: dict):
     """No coordinate leaves the support."""
+    stages = _in_limit(stages, variants)
     left = {problem: rows["deactivated"].sum() for problem, rows in stages.groupby(PROBLEM, observed=True)}
     details = f"coordinates that leave: {sum(left.values())} in {len(stages)} stages"
     return _in_problems({problem: count == 0 for problem, count in left.items()}, "Algorithm 1", details)
@@ -452,7 +461,7 @@ def _drifts(conservation, methods):
 
 
 def _in_limit(rows, variants):
-    """Rows of the runs whose limit Algorithm 1 predicts."""
+    """Rows of the runs whose limit Algorithm 1 of the paper predicts."""
     limits = [
         name for name, form in variants.items() if all(form.get(key, value) == value for key, value in PAPER.items())
     ]
@@ -509,15 +518,6 @@ def _in_problems(holds, missing, details):
 def _problem_list(seeds):
     seeds = sorted(set(seeds))
     return f"{len(seeds)} problem{'s' if len(seeds) > 1 else ''} (seed {', '.join(map(str, seeds))})"
-
-
-def _by_seed(values):
-    """In words, from {(alpha, seed): value}."""
-    parts = []
-    for seed in sorted({seed for _, seed in values}):
-        alphas = sort_alphas(alpha for alpha, other in values if other == seed)
-        parts.append(f"seed {seed}: " + ", ".join(f"{values[alpha, seed]:.3g} ({alpha})" for alpha in alphas))
-    return "; ".join(parts)
 
 
 def _numbers(values):

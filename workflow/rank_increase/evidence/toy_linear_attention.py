@@ -148,7 +148,7 @@ def merged_at_once(linear_attention):
 
     def ratio(larger, smaller):
         first, last = (smaller["measured_time"].iloc[k] - larger["measured_time"].iloc[k] for k in (1, -1))
-        return _worst([abs(last - first) / first])
+        return _worst([abs((last - first) / first)])
 
     return _from_two_alphas(_merged(linear_attention), ratio)
 

@@ -1,4 +1,4 @@
-"""Claims about heads, layers, other losses and weight decay, beyond the paper's single head with squared error.
+"""Claims about heads, layers, blocks, other losses and weight decay, beyond the paper's head with squared error.
 
 A problem is a seed: its data, teacher, theta_0 and fixed weights. Problems are independent, stages of one are not, so a
 problem counts as one trial. A share of problems is claimed if the lower end of its 95 % Clopper-Pearson interval is
@@ -12,7 +12,9 @@ from rank_increase.evidence.claim import NotTested, lower_end
 from rank_increase.notation import COORDINATE, alpha_label, sort_alphas
 from rank_increase.options import Name, Positive
 from rank_increase.registry import register
-from rank_increase.toy.theorem import mid_stage_products
+from rank_increase.toy.theorem import mid_stage_products, ordered_pairs
+
+BLOCKS = ("block_1", "block_2", "block_4", "block_8")
 
 
 @register.claim(
@@ -320,3 +322,75 @@ def never_start(events, stages, losses):
 def _coordinates(rows):
     """The coordinates that rows are about, a set of (seed, layer, head, product, index)."""
     return set(rows[["seed", *COORDINATE]].astype({"product": str}).itertuples(index=False, name=None))
+
+
+@register.claim(
+    "blocks.first_stage",
+    source="not in the paper",
+    statement="With block-diagonal weights, the first stage comes at 1 / σ_1 + C / ln(1/α), where σ_1 is the largest"
+    " singular value of all blocks of the gradient, and C does not depend on α.",
+    measure="share of problems in which C = (T - 1 / σ_1) ln(1/α) at the largest and at the smallest α differ by less"
+    " than a tenth of the larger; lower end of its 95 % interval, over problems of all sizes of blocks",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely; a tenth is an order of magnitude. If times tended to another limit, C would change"
+    " like the logarithm. A problem is a size of blocks and a seed.",
+    tables=["theorem"],
+    data="theorem, variants block_1, block_2, block_4 and block_8, first stage",
+)
+def first_stage_of_blocks(theorem):
+    """The first stage comes at 1 / sigma_1, but for C / ln(1/alpha)."""
+    outcomes, changes = {}, []
+    for problem, rows in _of_blocks(theorem[theorem["stage"] == 1]):
+        delays = rows.set_index("alpha")["scaled_delay"]
+        alphas = sort_alphas(delays.index)
+        if len(alphas) > 1:
+            first, last = delays[alphas[0]], delays[alphas[-1]]
+            changes.append(abs(last - first) / max(abs(first), abs(last)))
+            outcomes[problem] = changes[-1] < 0.1
+    if not outcomes:
+        raise NotTested("a problem with block-diagonal weights at two init scales")
+    n = f"{sum(outcomes.values())} of {len(outcomes)} problems"
+    return lower_end(outcomes.values()), n, f"change of C, median {np.median(changes):.2g}; {_by_size(outcomes)}"
+
+
+@register.claim(
+    "blocks.order",
+    source="not in the paper",
+    statement="With block-diagonal weights, singular values become active in the order of the greedy limit.",
+    measure="share of problems in which all pairs of stages that are predicted at least {apart} apart come in the"
+    " predicted order; lower end of its 95 % interval, at the smallest α, over problems of all sizes of blocks",
+    relation=">",
+    threshold=0.5,
+    reason="Most problems, surely. Stages closer than that can change places at any α of a study. A problem is a size"
+    " of blocks and a seed.",
+    tables=["theorem"],
+    data="theorem, variants block_1, block_2, block_4 and block_8, the smallest α of each",
+)
+def order_of_blocks(theorem, *, apart: Positive = 1.0):
+    """Stages of block-diagonal weights come in the order of the greedy limit."""
+    outcomes, count = {}, 0
+    for problem, rows in _of_blocks(theorem):
+        pairs = ordered_pairs(rows[rows["alpha"] == sort_alphas(rows["alpha"])[-1]], apart)
+        if len(pairs):
+            outcomes[problem], count = pairs.all(), count + len(pairs)
+    if not outcomes:
+        raise NotTested("two stages of block-diagonal weights that far apart")
+    n = f"{sum(outcomes.values())} of {len(outcomes)} problems"
+    return lower_end(outcomes.values()), n, f"{count} pairs of stages; {_by_size(outcomes)}"
+
+
+def _of_blocks(theorem):
+    """Rows of each problem with block-diagonal weights, by (variant, seed)."""
+    rows = theorem.astype({"variant": str, "alpha": str})
+    return rows[rows["variant"].isin(BLOCKS)].groupby(["variant", "seed"])
+
+
+def _by_size(outcomes):
+    """In words, the problems with each size of blocks: `outcomes` by (variant, seed)."""
+    parts = []
+    for name in BLOCKS:
+        of_size = [outcome for (variant, _), outcome in outcomes.items() if variant == name]
+        if of_size:
+            parts.append(f"{name}: {sum(of_size)} of {len(of_size)}")
+    return ", ".join(parts)

@@ -188,12 +188,13 @@ def draw_full_weights(tables, seed, alphas):
         shown = alphas or list(dict.fromkeys([known[0], known[len(known) // 2], known[-1]]))
         draw_limit(panels[0], read_limit(losses, stages), end)
         draw_losses(panels[0], losses, alpha_colors(losses["alpha"]), width=0.6)
-        panels[0].set_title(f"({next(letters)}) {teacher} teacher: loss")
+        panels[0].set_title(f"({next(letters)}) {teacher} teacher")
+        panels[1].set_ylabel(f"singular values of {PRODUCT_LABELS['VO']}")
         for panel, alpha in zip(panels[1:], shown, strict=False):
             run = read_products(tables, variant, [alpha], seed)
             draw_limit_products(panel, stages, "VO", end)
             draw_products(panel, run, "VO", rank_colors(run["index"].max() + 1))
-            panel.set_title(f"({next(letters)}) singular values, {alpha_label(alpha)}")
+            panel.set_title(f"({next(letters)}) {alpha_label(alpha)}")
         for panel in panels[1 + len(shown) :]:
             panel.set_visible(False)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)

@@ -85,7 +85,7 @@ def _background(row):
 
 _NOTES = """\
 A claim is supported if the measured value stands in the stated relation to its threshold; the reason for the threshold
-is given below. Toy claims take the worst value over problems (seeds). Claims about networks take a median over heads,
+is given below. Claims about the toy model say over what they are taken. Claims about networks take a median over heads,
 then the worst over runs (seeds). A claim is not tested if this study lacks its runs. A verdict holds for these runs, at
 their sizes. Where n is small, it says nothing about significance."""
 _PAGE = """\

@@ -14,7 +14,7 @@ from rank_increase.tables import atomic, read_arrow, read_provenance
 
 MANTISSA_BITS = 16  # a relative error of 2^-17: invisible in figures, irrelevant to verdicts
 ROUNDED = {
-    "trajectory": ["value"],
+    "trajectory": ["value", "log_value"],
     "perturbations": ["value", "reference"],
     "spectra": ["singular_values"],
 }

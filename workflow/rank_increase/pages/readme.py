@@ -1,4 +1,4 @@
-"""Numbers of README.md and of the page on the laptop study, from the published tables.
+"""Numbers of README.md, docs/full-weights.md and the page on the laptop study, from the published tables.
 
 Each block stands between `<!-- name -->` and `<!-- /name -->`. `make readme` fills them, and a test compares.
 """
@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rank_increase.notation import PRODUCT_NAMES
+from rank_increase.evidence.full_weights import passages
+from rank_increase.notation import PRODUCT_NAMES, sort_alphas
 from rank_increase.pages.claims import MARKS
 
 ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = ROOT / "results" / "published"
+STUDIES = ("theory", "demo", "laptop")
 HEADLINE_SEED = 99
 NETWORK_CLAIMS = {
     "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
@@ -43,7 +45,7 @@ def claims(study):
 def claim_counts():
     """How many claims of each study have which verdict."""
     lines = []
-    for study in ("demo", "laptop"):
+    for study in STUDIES:
         counts = claims(study)["verdict"].value_counts()
         said = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in MARKS)
         lines.append(f"- [{study}](results/published/{study}/claims.md): {counts.sum()} claims, {said}")
@@ -51,9 +53,9 @@ def claim_counts():
 
 
 def toy_claims():
-    """Claims about the toy model and the theorem, and what the demo measured."""
+    """Claims about the toy model and the theorem, and what the study "theory" measured."""
     rows = []
-    for row in claims("demo").query("not id.str.startswith('vit.')", engine="python").itertuples():
+    for row in claims("theory").query("not id.str.startswith('vit.')", engine="python").itertuples():
         measured = f"{short(row.value)} ({row.relation} {short(row.threshold)})"
         rows.append([f"{MARKS[row.verdict]} {row.verdict}", row.statement, row.source, measured])
     return table(["verdict", "claim", "paper", "measured (threshold)"], rows)
@@ -90,10 +92,30 @@ def stage_times():
     return table(header, rows)
 
 
+def full_weights():
+    """Full weights in the study "theory", by init scale: passages one at a time, and stages against their limit."""
+    events, stages = (
+        pd.read_parquet(PUBLISHED / "theory" / "tables" / f"{name}.parquet") for name in ("events", "theorem")
+    )
+    variants = ["paper_size", "full", "full_dense"]
+    shares = passages(events, variants)["share"]
+    rows = []
+    for alpha in sort_alphas(shares.index.get_level_values("alpha")):
+        cells = [f"{shares[variant, alpha]:.2f}" if (variant, alpha) in shares.index else "" for variant in variants]
+        for variant in variants[1:]:
+            run = stages[(stages["variant"] == variant) & (stages["alpha"] == alpha)]
+            late = (run["measured_time"] - run["predicted_time"]).abs()
+            cells.append(f"{short(late.median())}, {short(late.max())}")
+        rows.append([alpha, *cells])
+    named = ["diagonal weights", "full weights", "full weights, dense teacher"]
+    header = ["α", *(f"one at a time, {name}" for name in named)]
+    return table([*header, *(f"median, largest \\|T − T_k\\|, {name}" for name in named[1:])], rows)
+
+
 def origin():
     """Where the published results come from."""
     lines = []
-    for study in ("demo", "laptop"):
+    for study in STUDIES:
         published = json.loads((PUBLISHED / study / "published.json").read_text())
         machine = published["machine"]
         lines.append(
@@ -175,10 +197,12 @@ PAGES = {
         "toy claims": toy_claims,
         "network claims": network_claims,
         "stage times": stage_times,
+        "full weights": full_weights,
         "accuracies": accuracies,
         "origin": origin,
         "speed": speed,
     },
+    ROOT / "docs" / "full-weights.md": {"full weights by alpha": full_weights},
     PUBLISHED / "laptop" / "README.md": {"accuracies": accuracies, "ranks": ranks},
 }
 

@@ -149,6 +149,9 @@ class Variant(Section):
     """Training time, in units of ln(1/alpha)."""
     dim_head: Count | None = None
     """Columns of full weights, which bound the rank of the products; null: as many as rows."""
+    block: Count | None = None
+    """Size of the blocks of block-diagonal weights, which divides `dim`: blocks of 1 are diagonal weights, one block is
+    full ones; null: full weights have no blocks."""
     full_flow_tolerance: Tolerance | None = None
     """Error bound of a step of the flow of full weights."""
     step: Positive | None = None
@@ -740,6 +743,9 @@ def _toy_mistakes(study):
             yield f"`toy.variants.{name}` has a `dim_head`, which only full weights have: remove it."
         elif variant.dim_head and variant.dim_head > settings["dim"]:
             yield f"`toy.variants.{name}` has a `dim_head` of {variant.dim_head}, larger than its `dim`."
+        if variant.block and settings["dim"] % variant.block:
+            of_dim = f"which does not divide its `dim`, {settings['dim']}."
+            yield f"`toy.variants.{name}` has a `block` of {variant.block}, {of_dim}"
     size = _toy_bytes(study)
     if size > MAX_TOY_BYTES:
         yield (
@@ -756,6 +762,8 @@ def _variant_mistakes(name, variant):
             f"{where} has layers, another loss or weight decay, which only the flow of diagonal weights can have: set"
             " `method: flow` and `weights: diagonal`."
         )
+    if variant.block and (variant.weights == "diagonal" or variant.method != "flow" or variant.dim_head):
+        yield f"{where} has a `block`: set `weights: full` and `method: flow`, and remove a `dim_head`."
     if variant.layers and variant.teacher == "dense":
         yield f"{where} has `layers`, whose teacher is such a transformer too: set `teacher: diagonal`."
     if not variant.layers and (variant.heads > 1 or variant.bias_std):
@@ -877,7 +885,7 @@ def variant_settings(study, name):
     """Settings of the runs of a toy variant, a dict: what the variant leaves out is as under `toy`."""
     general = study.toy.model_dump(exclude={"variants", "runs"})
     variant = study.toy.variants[name]
-    return {**general, "dim_head": None, **variant.model_dump(exclude_none=True)}
+    return {**general, "dim_head": None, "block": None, **variant.model_dump(exclude_none=True)}
 
 
 def all_variant_settings(study):

@@ -8,6 +8,16 @@ from rank_increase.tables import SCHEMAS, read_table
 from rank_increase.toy.runs import Event, Stage
 
 
+def run_frames(run, log_alpha, method):
+    """Rows of all tables of a runs.Run at ln(alpha) = `log_alpha`; a dict of schema to pandas.DataFrame."""
+    return {
+        "losses": loss_frame(run, log_alpha),
+        "trajectory": trajectory_frame(run, log_alpha),
+        "events": event_frame(run, log_alpha),
+        "conservation": conservation_frame(run, log_alpha, method),
+    }
+
+
 def loss_frame(run, log_alpha):
     """Rows of schema "losses" of a runs.Run at ln(alpha) = `log_alpha`."""
     return pd.DataFrame({"time": run.time, "rescaled_time": run.time / -log_alpha, "loss": run.loss})

@@ -35,10 +35,10 @@ OVERSHOT = 30.0  # logarithm at which a trial step is cut off: a large number ma
 
 @dataclass
 class FullCoordinates:
-    """The coordinates of both products, whose state is one vector.
+    """The coordinates of n products, whose state is one vector: both of a head, or all blocks of both.
 
-    The state holds X^T, Y^T, F+ and F- of both products, shape (2, d, d) or (2, d, d'), and rho, shape (2, d), in this
-    order; row i of each belongs to coordinate i. kappa, shape (2, d), is constant until `canonical` changes it.
+    The state holds X^T, Y^T, F+ and F- of the products, shape (n, d, d) or (n, d, d'), and rho, shape (n, d), in this
+    order; row i of each belongs to coordinate i. kappa, shape (n, d), is constant until `canonical` changes it.
     `log_alpha` is the unit of what the flow conserves.
     """
 
@@ -52,35 +52,38 @@ class FullCoordinates:
 
         Parameters
         ----------
-        theta_0 : array, shape (4, d, d')
-            W_K, W_Q, W_V, W_O.
+        theta_0 : array, shape (2 n, d, d')
+            Both factors of each product in turn: W_K, W_Q, W_V, W_O.
         log_alpha : float
 
         Returns
         -------
         coordinates : FullCoordinates
-        state : array, shape (4 d d + 4 d d' + 2 d,)
+        state : array, shape (n (2 d d + 2 d d' + d),)
         """
-        dim, dim_head = theta_0.shape[1:]
         left, right = theta_0[::2], theta_0[1::2]
-        unit = np.tile(np.eye(dim), (2, 1, 1))
-        parts = unit, unit, (left + right) / sqrt(2), (left - right) / sqrt(2), np.full((2, dim), log_alpha)
-        coordinates = cls(np.full((2, dim), 2 * log_alpha), dim_head, log_alpha)
+        count, dim, dim_head = left.shape
+        unit = np.tile(np.eye(dim), (count, 1, 1))
+        parts = unit, unit, (left + right) / sqrt(2), (left - right) / sqrt(2), np.full((count, dim), log_alpha)
+        coordinates = cls(np.full((count, dim), 2 * log_alpha), dim_head, log_alpha)
         return coordinates, coordinates.canonical(np.concatenate([part.ravel() for part in parts]))
 
     def parts(self, state):
         """X^T, Y^T, F+, F- and rho: views of a state."""
-        layout = _layout(self.kappa.shape[1], self.dim_head)
+        layout = _layout(*self.kappa.shape, self.dim_head)
         return [state[start:end].reshape(shape) for start, end, shape in layout]
 
     def weights(self, state):
-        """W_K, W_Q, W_V, W_O, shape (4, d, d'); zero where they are below the range of floating point numbers."""
+        """Both factors of each product in turn, shape (2 n, d, d').
+
+        They are zero where they are below the range of floating point numbers.
+        """
         X, Y, plus, minus = self._factors(state)
         left, right = X.swapaxes(1, 2) @ (plus + minus), Y.swapaxes(1, 2) @ (plus - minus)
-        return np.stack([left, right], axis=1).reshape(4, *left.shape[1:]) / sqrt(2)
+        return np.stack([left, right], axis=1).reshape(-1, *left.shape[1:]) / sqrt(2)
 
     def products(self, state):
-        """W_K W_Q^T and W_V W_O^T, shape (2, d, d)."""
+        """The products, shape (n, d, d)."""
         weights = self.weights(state)
         return weights[::2] @ weights[1::2].swapaxes(1, 2)
 
@@ -90,7 +93,7 @@ class FullCoordinates:
         return X, Y, scale[..., None] * plus, small[..., None] * minus
 
     def velocity(self, state, G):
-        """d(state)/dt, where G, shape (2, d, d), holds -dL/d(W_K W_Q^T) and -dL/d(W_V W_O^T)."""
+        """d(state)/dt, where G, shape (n, d, d), holds -dL/dM of each product M."""
         change = np.empty_like(state)
         for product in zip(*self.parts(state), self.kappa, G, *self.parts(change), strict=True):
             _velocity(*product)
@@ -108,7 +111,7 @@ class FullCoordinates:
         return state
 
     def log_values(self, state):
-        """Natural logarithms of the singular values of both products, descending, shape (2, min(d, d')).
+        """Natural logarithms of the singular values of each product, descending, shape (n, min(d, d')).
 
         To high relative accuracy, also of those far below the largest one.
         """
@@ -117,16 +120,16 @@ class FullCoordinates:
         )
 
     def conserved(self, state):
-        """W_L^T W_L - W_R^T W_R of both products in units of alpha^2, shape (2, d', d')."""
+        """W_L^T W_L - W_R^T W_R of each product in units of alpha^2, shape (n, d', d')."""
         _, _, plus, minus, _ = self.parts(state)
         mixed = plus.swapaxes(1, 2) @ (np.exp(np.minimum(self.kappa - 2 * self.log_alpha, 300.0))[..., None] * minus)
         return mixed + mixed.swapaxes(1, 2)
 
 
 @cache
-def _layout(dim, dim_head):
+def _layout(count, dim, dim_head):
     """Where each part of a state starts and ends, and its shape."""
-    shapes = [(2, dim, dim)] * 2 + [(2, dim, dim_head)] * 2 + [(2, dim)]
+    shapes = [(count, dim, dim)] * 2 + [(count, dim, dim_head)] * 2 + [(count, dim)]
     ends = [0, *accumulate(prod(shape) for shape in shapes)]
     return list(zip(ends, ends[1:], shapes, strict=False))
 

@@ -18,8 +18,9 @@ class FullFlow:
 
     Parameters
     ----------
-    head : object with `loss_and_gradients`, such as heads.FullHead
-    theta_0 : array, shape (4, d, d')
+    head : object with `loss_and_gradients`, such as heads.FullHead or heads.BlockHead
+    theta_0 : array, shape (2 n, d, d')
+        As in `FullCoordinates.of`, for the n products that the head takes.
     log_alpha : float
     tolerance : float
         Local error of a step: of the columns of X and Y and the rows of F+ and F-, whose size is 1; three times as
@@ -93,7 +94,7 @@ class FullFlow:
 
 
 def full_run(problem, log_alpha, times, tolerance, *, weight, on_step=None):
-    """The gradient flow of a toy problem with full weights, a runs.Run recorded at `times`.
+    """The gradient flow of a toy problem with full or block-diagonal weights, a runs.Run recorded at `times`.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def full_run(problem, log_alpha, times, tolerance, *, weight, on_step=None):
     times : array, ascending, from 0
     tolerance : float
         As in `FullFlow`.
-    weight : float or array, shape (2 * d',)
+    weight : float or array, of as many entries as `problem.shape`
         A singular value is active while it is above the square of this, for all or for each its own.
     on_step : callable, optional
         Called with the time after each step.
@@ -113,42 +114,48 @@ def full_run(problem, log_alpha, times, tolerance, *, weight, on_step=None):
         If the flow cannot be integrated to the end.
     """
     head, level = problem.head(), 2 * np.log(np.broadcast_to(weight, prod(problem.shape))).reshape(problem.shape)
-    flow = FullFlow(head, problem.theta_0, log_alpha, tolerance)
+    flow = FullFlow(head, problem.factors, log_alpha, tolerance)
     start = flow.coordinates.conserved(flow.state)
     records, events = [], []
+
+    def log_values(coordinates, state):
+        return coordinates.log_values(state).reshape(problem.shape)
 
     def record(coordinates, state):
         products = coordinates.products(state)
         change = coordinates.conserved(state) - start
-        balance = np.stack([np.linalg.norm(part, axis=(1, 2)) for part in (change, start)], axis=1)
-        records.append((head.loss_and_gradients(products)[0], coordinates.log_values(state), balance))
+        balance = np.stack([np.linalg.norm(part.reshape(2, -1), axis=1) for part in (change, start)], axis=1)
+        records.append((head.loss_and_gradients(products)[0], log_values(coordinates, state), balance))
 
     record(flow.coordinates, flow.state)
-    before = flow.coordinates.log_values(flow.state)
+    before = log_values(flow.coordinates, flow.state)
     while len(records) < len(times):
         coordinates, segment = flow.step(times[-1])
-        after = coordinates.log_values(segment.after)
+        after = log_values(coordinates, segment.after)
         events += _events(coordinates, segment, before, after, level)
         while len(records) < len(times) and times[len(records)] <= segment.end * (1 + 1e-12):
             record(coordinates, segment.at(min(times[len(records)], segment.end)))
         before = after
         if on_step:
             on_step(flow.time)
-    loss, log_values, conservation = (np.array(column) for column in zip(*records, strict=True))
-    return Run(times, loss, np.exp(log_values), log_values, sorted(events), conservation, 2 * log_alpha)
+    loss, logs, conservation = (np.array(column) for column in zip(*records, strict=True))
+    return Run(times, loss, np.exp(logs), logs, sorted(events), conservation, 2 * log_alpha)
 
 
 def _events(coordinates, segment, before, after, level):
-    """Events of a step, by time: singular values are told apart by their rank in their product."""
+    """Events of a step, by time: singular values are told apart by their rank in their product, or in its block."""
+
+    def log_values(time):
+        return coordinates.log_values(segment.at(time)).reshape(level.shape)
+
     found = []
     for coordinate in np.flatnonzero((before > level) != (after > level)):
         time = brentq(
-            lambda time, i=coordinate: (coordinates.log_values(segment.at(time)) - level).ravel()[i],
+            lambda time, i=coordinate: (log_values(time) - level).ravel()[i],
             segment.start,
             segment.end,
             xtol=EVENT * (segment.end - segment.start),
         )
-        values = coordinates.log_values(segment.at(time))
         direction = 1 if (after > level).ravel()[coordinate] else -1
-        found.append(Event.at(time, coordinate, direction, values, level))
+        found.append(Event.at(time, coordinate, direction, log_values(time), level))
     return found

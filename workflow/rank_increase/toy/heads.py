@@ -1,4 +1,4 @@
-"""The loss of the toy problem and its analytic gradient, for diagonal and for full weights."""
+"""The loss of the toy problem and its analytic gradient, for diagonal, full and block-diagonal weights."""
 
 import numpy as np
 
@@ -56,6 +56,7 @@ class FullHead:
     def __init__(self, X, Y):
         self.X, self.Y = X, Y
         tokens, dim = X.shape[1:]
+        self.shape = 2, dim, dim
         self._blocks = in_lanes(X), in_lanes(Y)
         self._gradients, self._memory = lanes_array(2, dim, dim), lanes_array(2 * tokens + 3 * dim, tokens)
         self._kernel = compile_head(tokens)[1]
@@ -99,3 +100,25 @@ class FullHead:
         """Singular values of the two products, descending, shape (2, dim)."""
         W_K, W_Q, W_V, W_O = theta
         return np.linalg.svd(np.stack([W_K @ W_Q.T, W_V @ W_O.T]), compute_uv=False)
+
+
+class BlockHead:
+    """The loss of a head whose weights are block-diagonal, as a function of the blocks of its products.
+
+    Of each product there are dim / block blocks, of shape (block, block); those of W_K W_Q^T come first. Blocks of size
+    1 are diagonal weights, one block full ones.
+    """
+
+    def __init__(self, X, Y, block):
+        self._head, dim = FullHead(X, Y), X.shape[2]
+        self.shape = 2 * dim // block, block, block
+        product, number = np.divmod(np.arange(self.shape[0])[:, None, None], dim // block)
+        rows = number * block + np.arange(block)
+        self._place = product, rows.swapaxes(1, 2), rows
+
+    def loss_and_gradients(self, products):
+        """As `FullHead.loss_and_gradients`, for the blocks of the products, shape (2 dim / block, block, block)."""
+        whole = np.zeros(self._head.shape)
+        whole[self._place] = products
+        loss, gradients = self._head.loss_and_gradients(whole)
+        return loss, gradients[self._place]

@@ -1,7 +1,8 @@
 """The toy problem of the paper (section 5 and Appendix A): an attention head taught by another one.
 
 Weights are one array `theta` of W_K, W_Q, W_V, W_O in this order: shape (4, dim) when they are diagonal,
-(4, dim, dim_head) when they are full, (4, layers, heads, dim) for a diagonal transformer.
+(4, dim, dim_head) when they are full, (4, layers, heads, dim) for a diagonal transformer; when they are block-diagonal
+(4, dim, block), the blocks one below the other.
 """
 
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rank_increase.notation import WEIGHTS
-from rank_increase.toy.heads import DiagonalHead, FullHead
+from rank_increase.toy.heads import BlockHead, DiagonalHead, FullHead
 from rank_increase.toy.losses import teach
 from rank_increase.toy.transformer import DiagonalTransformer, products
 
@@ -23,6 +24,7 @@ class Problem:
     X is of shape (samples, tokens, dim) and so are the labels Y, from the outputs of the teacher; theta_0 and teacher
     are of shape (4, dim), (4, dim, dim_head) or (4, layers, heads, dim). `loss` is a key of losses.LOSSES. `fixed` has
     the fixed weights of a transformer (FIXED), as transformer.DiagonalTransformer takes them; empty for a single head.
+    `block` is the size of the blocks of theta_0, of shape (4, dim, block), if it is block-diagonal, and 0 if not.
     """
 
     X: np.ndarray
@@ -31,12 +33,14 @@ class Problem:
     teacher: np.ndarray
     loss: str = "squared"
     fixed: dict = field(default_factory=dict)
+    block: int = 0
 
     def save(self, file):
         """Write the problem to the open binary `file` in NumPy's npz format, with a name for each weight."""
         students = dict(zip(WEIGHTS, self.theta_0, strict=True))
         teachers = {f"teacher_{name}": weight for name, weight in zip(WEIGHTS, self.teacher, strict=True)}
-        np.savez(file, X=self.X, Y=self.Y, loss=self.loss, **students, **teachers, **self.fixed)
+        block = {"block": self.block} if self.block else {}
+        np.savez(file, X=self.X, Y=self.Y, loss=self.loss, **students, **teachers, **self.fixed, **block)
 
     @classmethod
     def load(cls, path):
@@ -49,13 +53,25 @@ class Problem:
                 teacher=np.stack([arrays[f"teacher_{name}"] for name in WEIGHTS]),
                 loss=str(arrays["loss"]),
                 fixed={name: arrays[name] for name in FIXED if name in arrays},
+                block=int(arrays["block"]) if "block" in arrays else 0,
             )
 
     @property
     def shape(self):
         """Shape of the products that a run follows: as in frames.coordinate_labels."""
         heads = self.theta_0.shape[1:3] if self.theta_0.ndim == 4 else ()
-        return *heads, 2, self.theta_0.shape[-1]
+        return *heads, 2, self.theta_0.shape[1 if self.block else -1]
+
+    @property
+    def factors(self):
+        """Full weights as FullCoordinates.of takes them: theta_0, or both factors of each block in turn.
+
+        Blocks come in the order of heads.BlockHead, shape (4 dim / block, block, block).
+        """
+        if not self.block:
+            return self.theta_0
+        blocks = self.theta_0.reshape(2, 2, -1, self.block, self.block)  # product, factor, number
+        return blocks.swapaxes(1, 2).reshape(-1, self.block, self.block)
 
     @property
     def is_diagonal(self):
@@ -63,12 +79,14 @@ class Problem:
         return self.theta_0.ndim != 3
 
     def head(self):
-        """The loss of the student on these data: a `DiagonalHead`, `FullHead` or `DiagonalTransformer`."""
+        """The loss of the student on these data: a `DiagonalHead`, `FullHead`, `BlockHead` or `DiagonalTransformer`."""
         if self.fixed:
             return DiagonalTransformer(self.X, self.Y, loss=self.loss, **self.fixed)
         if self.loss != "squared":
             tokens = self.X.shape[1]
             return DiagonalTransformer(self.X, self.Y, loss=self.loss, bias=np.zeros((1, 1, tokens, tokens)))
+        if self.block:
+            return BlockHead(self.X, self.Y, self.block)
         return (DiagonalHead if self.is_diagonal else FullHead)(self.X, self.Y)
 
 
@@ -98,6 +116,7 @@ def make_problem(
     teacher_std_KQ,
     teacher_std_VO,
     dim_head=None,
+    block=None,
     layers=0,
     heads=1,
     bias_std=0.0,
@@ -121,6 +140,8 @@ def make_problem(
         a dense teacher, so that its attention logits and outputs are of the same size.
     dim_head : int, optional
         Columns of the student's full weights; `dim` if not given.
+    block : int, optional
+        Size of the blocks of the student's full weights, which divides `dim`; not block-diagonal if not given.
     layers, heads : int
         Layers of a diagonal transformer, and heads of a layer; without layers, the single head of eq. (1). Student and
         teacher share the fixed feed-forward weights, whose entries have the standard deviation 1 / sqrt(dim).
@@ -140,7 +161,7 @@ def make_problem(
         taught = (scale * teacher_rng.standard_normal(diagonal).T).T
     else:
         taught = scale[:, None, None] / np.sqrt(dim) * teacher_rng.standard_normal((4, dim, dim))
-    theta_0 = student_rng.standard_normal(diagonal if weights == "diagonal" else (4, dim, dim_head or dim))
+    theta_0 = student_rng.standard_normal(diagonal if weights == "diagonal" else (4, dim, block or dim_head or dim))
     if layers:
         fixed = {
             "bias": bias_std * fixed_rng.standard_normal((layers, heads, tokens, tokens)),
@@ -150,4 +171,4 @@ def make_problem(
         outputs = DiagonalTransformer(X, X, loss=loss, **fixed).outputs(products(taught))
     else:
         fixed, outputs = {}, attention(X, taught)
-    return Problem(X, teach(outputs, loss, labels), theta_0, taught, loss, fixed)
+    return Problem(X, teach(outputs, loss, labels), theta_0, taught, loss, fixed, block or 0)

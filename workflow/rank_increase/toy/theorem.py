@@ -89,6 +89,21 @@ def compare_stages(stages, trajectory, events, alpha, max_time, shape):
     )
 
 
+def ordered_pairs(stages, apart):
+    """Whether stages come in the predicted order: for each pair that is predicted at least `apart` apart, an array.
+
+    Parameters
+    ----------
+    stages : pandas.DataFrame
+        Rows of schema "theorem", of one run. A stage that does not occur comes last.
+    apart : float
+        In rescaled time.
+    """
+    rows = stages.sort_values("predicted_time")
+    predicted, measured = rows["predicted_time"].to_numpy(), rows["measured_time"].fillna(np.inf).to_numpy()
+    return (measured[None, :] > measured[:, None])[predicted[None, :] - predicted[:, None] >= apart]
+
+
 def _numbered(rows, names):
     """These rows with a column that counts earlier rows of the coordinate: one that became inactive may return."""
     rows = rows.astype({"product": str})

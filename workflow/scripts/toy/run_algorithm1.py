@@ -20,7 +20,7 @@ def main(problem, table, *, max_time, decay=0.0, label, provenance):
     if problem.is_diagonal:
         stages = algorithm1.stages(head, prod(shape), max_time=max_time, decay=decay)
     else:
-        stages = greedy.stages(head, shape[1], max_time=max_time)
+        stages = greedy.stages(head, problem.theta_0.shape[-1], max_time=max_time)
     with progress(label, max_time) as advance:
         for stage in stages:
             found.append(stage)

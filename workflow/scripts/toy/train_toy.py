@@ -9,7 +9,7 @@ from rank_increase.notation import log_alpha
 from rank_increase.tables import write_table
 from rank_increase.toy.descent import descent_run
 from rank_increase.toy.diagonal_flow import diagonal_run
-from rank_increase.toy.frames import conservation_frame, event_frame, loss_frame, read_stages, trajectory_frame
+from rank_increase.toy.frames import read_stages, run_frames
 from rank_increase.toy.full_flow import full_run
 from rank_increase.toy.optimizers import OPTIONS
 from rank_increase.toy.problem import Problem
@@ -45,14 +45,8 @@ def main(problem, stages, outputs, *, alpha, seed, method, params, label, proven
             run = diagonal_run(problem, log_scale, times, *tolerances, decay=params["decay"], **options)
         else:
             run = full_run(problem, log_scale, times, params["full_flow_tolerance"], **options)
-    frames = {
-        "losses": loss_frame(run, log_scale),
-        "trajectory": trajectory_frame(run, log_scale),
-        "events": event_frame(run, log_scale),
-        "conservation": conservation_frame(run, log_scale, method),
-    }
-    for schema, path in outputs.items():
-        write_table(path, frames[schema], schema, provenance)
+    for schema, frame in run_frames(run, log_scale, method).items():
+        write_table(outputs[schema], frame, schema, provenance)
 
 
 if __name__ == "__main__":
