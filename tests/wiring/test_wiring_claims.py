@@ -69,6 +69,8 @@ WITHOUT_RUNS = {  # the study has one init scale of gradient descent, and no oth
     "heads.support": (">", 0.5),
     "layers.support": (">", 0.5),
     "heads.identical_together": (">", 0.5),
+    "blocks.first_stage": (">", 0.5),
+    "blocks.order": (">", 0.5),
     "losses.soft_labels.support": (">", 0.5),
     "losses.hard_labels.diverge": (">", 0.5),
     "losses.hard_labels.plateaus": (">", 0.5),

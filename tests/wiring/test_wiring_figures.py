@@ -145,16 +145,17 @@ def test_full_weights_are_drawn_over_their_limit(wired):
     assert len(axes) == sum(1 + len(alphas) for *_, alphas in rows)
     for variant, teacher, alphas in rows:
         loss, *products = [axes.pop(0) for _ in range(1 + len(alphas))]
-        assert loss.get_title(loc="left") == f"({next(letters)}) {teacher} teacher: loss"
+        assert loss.get_title(loc="left") == f"({next(letters)}) {teacher} teacher"
         limit, *losses = curves(loss)
         times, heights = staircase(wired, variant, alphas[-1])
         assert_curve(limit, np.r_[times, MAX_TIME], np.r_[heights, heights[-1]])
         for curve, alpha in zip(losses, alphas, strict=True):
             assert_curve(curve, *loss_of(wired, variant, alpha), f"α = {alpha}")
         assert_darker_and_darker(losses)
+        assert products[0].get_ylabel() == f"singular values of {VO}"
         values = np.stack(stages_of(wired, variant=variant)["VO"])
         for panel, alpha in zip(products, alphas, strict=True):
-            assert panel.get_title(loc="left") == f"({next(letters)}) singular values, α = {alpha}"
+            assert panel.get_title(loc="left") == f"({next(letters)}) α = {alpha}"
             run = run_of(wired, variant, alpha)
             drawn = curves(panel)
             for index, (gray, curve) in enumerate(zip(drawn[:DIM], drawn[DIM:], strict=True)):

@@ -18,7 +18,11 @@ NETWORKS = {"wide": (3, 2), "narrow": (2, 3)}  # layers and heads
 SHOWN = ("initial", "delta", "random_product", "noisy_factors")
 TABLES = [*TOY_TABLES, *LINEAR_ATTENTION_TABLES]
 TABLES += [*(f"{name}/{network}" for name in NETWORK_TABLES for network in NETWORKS)]
-ROUNDED = {"trajectory": ["value"], "perturbations": ["value", "reference"], "spectra": ["singular_values"]}
+ROUNDED = {
+    "trajectory": ["value", "log_value"],
+    "perturbations": ["value", "reference"],
+    "spectra": ["singular_values"],
+}
 
 
 @pytest.fixture(scope="module")
