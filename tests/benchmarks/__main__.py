@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from measuring import ROOT, add_ratios, hardware, machine_limits, versions
+from measuring import ROOT, add_ratios, fastest_limits, hardware, versions
 from page import NAMES, write_page
 from rank_increase.tables import atomic
 
@@ -28,7 +28,7 @@ def main(folder, names, quick):
         "hardware": hardware(),
         "load": round(os.getloadavg()[1], 1),
         "versions": versions(),
-        "limits": machine_limits(),
+        "limits": fastest_limits(),
         "commit": subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
         ).stdout.strip(),

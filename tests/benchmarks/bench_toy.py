@@ -18,11 +18,13 @@ from torchdiffeq import odeint
 from measuring import ROOT, cpu_seconds, interleaved, row
 from rank_increase.notation import log_alpha
 from rank_increase.study.configuration import read_config, read_study
+from rank_increase.toy import algorithm1
 from rank_increase.toy.diagonal_flow import diagonal_run, initial_state
 from rank_increase.toy.problem import make_problem
 
 RUN, GRADIENT, SMALLEST = "run to rescaled time 1000", "one gradient", "1e-300 against 1e-3000"
-ALPHAS = ["0.1", "0.01", "1e-4", "1e-8", "1e-16", "1e-32", "1e-300", "1e-3000"]
+LIMIT = "Algorithm 1, to rescaled time 1000"
+ALPHAS = ["0.1", "0.01", "1e-4", "1e-8", "1e-16", "1e-32", "1e-300", "1e-3000", "1e-30000"]
 PAPER_ALPHAS = ALPHAS[:6]
 SOLVED = ["0.01", "1e-8", "1e-32"]  # with every solver
 PATIENCE = 20
@@ -43,12 +45,12 @@ def gradient_flops(samples, tokens, dim):
 
 
 def autograd(problem):
-    """A function that returns the gradient of the loss at `theta`, as anyone would write eq. (1) in torch."""
+    """The gradient of the loss at `theta`, as anyone would write eq. (1) in torch, of full weights or of diagonals."""
     X, Y = torch.tensor(problem.X), torch.tensor(problem.Y)
 
     def gradient(theta, rows=slice(None)):
         theta = theta.detach().requires_grad_(True)
-        W_K, W_Q, W_V, W_O = map(torch.diag, theta)
+        W_K, W_Q, W_V, W_O = theta if theta.ndim == 3 else map(torch.diag, theta)
         x, y = X[rows], Y[rows]
         S = x @ (W_K @ W_Q.T) @ x.transpose(1, 2)
         loss = 0.5 * torch.mean((torch.softmax(S, dim=-1) @ x @ (W_V @ W_O.T) - y) ** 2)
@@ -110,6 +112,11 @@ def products(theta):
     return np.concatenate([W_K * W_Q, W_V * W_O], axis=1)
 
 
+def recorded(run, times):
+    """The products of a run at these of its times, shape (records, p)."""
+    return run.values[np.isin(run.time, times)].reshape(len(times), -1)
+
+
 def time_solver(x, name, solver, times, exact):
     """A row of a solver, extrapolated if it does not come to the end in time."""
     reached, solve = solver(times)
@@ -124,6 +131,11 @@ def time_solver(x, name, solver, times, exact):
     if timing.result is None or len(timing.result) < len(times):  # a solver that gives up has recorded less
         return row(RUN, x, name, timing, scale=times[-1] / reached[0], extrapolated=True)
     return row(RUN, x, name, timing, error=abs(timing.result - exact).max())
+
+
+def algorithm1_stages(problem, max_time):
+    """All stages to a rescaled time."""
+    return list(algorithm1.stages(problem.head(), problem.theta_0.shape[1] * 2, max_time=max_time))
 
 
 def measure(quick):
@@ -144,21 +156,26 @@ def measure(quick):
     rows = [row(GRADIENT, toy["samples"], name, once[name], **least) for name in ("ours", "torch autograd")]
     bounds, repeats = (toy["flow_rtol"], toy["flow_atol"]), 1 if quick else 2
 
+    def moments(alpha):
+        return np.linspace(0, toy["max_time"], 101) * -log_alpha(alpha)
+
     def flow(problem, alpha, bounds=bounds):
-        times = np.linspace(0, toy["max_time"], 101) * -log_alpha(alpha)
+        times = moments(alpha)
         return diagonal_run(problem, log_alpha(alpha), times, *bounds, weight=toy["activation_weight"])
 
     smaller = make(**sizes | {"samples": 100}) if quick else problem
-    smallest = interleaved({alpha: partial(flow, smaller, alpha) for alpha in ALPHAS[-2:]}, repeats, warm_up=False)
+    smallest = interleaved({alpha: partial(flow, smaller, alpha) for alpha in ALPHAS[6:8]}, repeats, warm_up=False)
     for name, timing in zip(("ours at 1e-300", "at 1e-3000"), smallest.values(), strict=True):
         rows.append(row(SMALLEST, len(smaller.X), name, timing))
+    limit = interleaved({"": partial(algorithm1_stages, smaller, toy["max_time"])}, repeats, warm_up=False)[""]
+    rows.append(row(LIMIT, np.inf, "ours", limit))
     for alpha in ALPHAS[1:3] if quick else ALPHAS:
         timing = smallest.get(alpha) or interleaved({"": partial(flow, problem, alpha)}, repeats, warm_up=False)[""]
-        scale, times, error = log_alpha(alpha), timing.result.time, np.nan
+        scale, times, error = log_alpha(alpha), moments(alpha), np.nan
         x = -scale
         if alpha in SOLVED:
-            exact = flow(problem, alpha, EXACT).values.reshape(len(times), -1)
-            error = abs(timing.result.values.reshape(len(times), -1) - exact).max()
+            exact = recorded(flow(problem, alpha, EXACT), times)
+            error = abs(recorded(timing.result, times) - exact).max()
             for name, solver in solvers(problem, scale, toy["flow_atol"]).items():
                 rows.append(time_solver(x, name, solver, times, exact))
         rows.append(row(RUN, x, "ours", timing, error=error))

@@ -14,12 +14,14 @@ from rank_increase.tables import atomic
 
 NAMES = {
     "toy": ("Toy problem", "ln(1/alpha)"),
+    "full": ("Toy problem with full weights", "ln(1/alpha)"),
     "spectra": ("Spectra of the attention products", "width"),
     "vit": ("Training step of a vision transformer", "width"),
     "workflow": ("Workflow", "jobs"),
 }
 GROWTH = {  # the case of each benchmark whose growth is drawn, and what its time is of
     "toy": ("run to rescaled time 1000", "CPU s a run"),
+    "full": ("run to rescaled time 1000", "CPU s a run"),
     "spectra": ("delta of a head of width 64", "CPU s a head"),
     "vit": ("an image, forward, backward and Adam", "CPU s an image"),
     "workflow": ("dry run", "CPU s a dry run"),
@@ -95,7 +97,8 @@ def growth(name, rows):
 def draw(tables, path):
     """Time against size, a panel for each benchmark; hollow marks are extrapolated."""
     with paper_style():
-        figure, axes = new_panels(2, 2, 6.8)
+        rows = -(-len(tables) // 2)
+        figure, axes = new_panels(rows, 2, 3.4 * rows)
         for ax in axes.flat[len(tables) :]:
             ax.set_axis_off()
         for ax, (name, rows) in zip(axes.flat, tables.items(), strict=False):
@@ -136,6 +139,11 @@ def read_toy(rows):
     both = runs.sum()
     compared = seconds.drop(columns=["gradient descent, autograd", "SGD, autograd"]).dropna()
     others = compared.drop(columns="ours")
+    ours, smallest = seconds["ours"], runs.index[-1]
+    beyond = "".join(
+        f" At ln(1/alpha) = {x:.0f} ours takes {longer:.1f} times as long as at {smallest:.0f}."
+        for x, longer in (ours[ours.index > smallest] / ours[smallest]).items()
+    )
     solvers = "; ".join(
         f"{others.loc[x, method] / compared.loc[x, 'ours']:.1f} at ln(1/alpha) = {x:.0f} ({method})"
         for x, method in others.idxmin(axis=1).items()
@@ -143,8 +151,35 @@ def read_toy(rows):
     return (
         f"{len(runs)} of the paper's init scales together take {both['ours']:.0f} s, gradient descent by torch autograd"
         f" {both['gradient descent, autograd'] / 3600:.2g} h (extrapolated): {both.iloc[1] / both['ours']:.0f} times as"
-        f" long. The fastest other solver takes this many times as long as ours: {solvers}."
+        f" long. The fastest other solver takes this many times as long as ours: {solvers}.{beyond}"
     )
+
+
+def read_full(rows):
+    """One line on full weights."""
+    seconds = seconds_of(rows, GROWTH["full"][0])
+    ours, descent = seconds["ours"], seconds["gradient descent, autograd"]
+    gradient = rows[(rows["case"] == "one gradient") & (rows["method"] == "ours")].iloc[0]
+    parts = [
+        f"With {gradient['x']:.0f} samples a run takes {ours.iloc[0]:.2g} s at ln(1/alpha) = {ours.index[0]:.0f} and"
+        f" {ours.iloc[-1]:.2g} s at {ours.index[-1]:.0f}; gradient descent by torch autograd"
+        f" {(descent / ours).iloc[0]:.0f} to {(descent / ours).iloc[-1]:.0f} times as long (extrapolated).",
+        f"A gradient reaches {gradient['to_limit']:.0%} of the matrix-product rate.",
+    ]
+    beside = seconds_of(rows, "beside a gradient").iloc[0]
+    shares = (beside.drop("a gradient") / beside["a gradient"]).rename(lambda name: name.removeprefix("ours, "))
+    parts.append("Beside a gradient: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + ".")
+    small = rows[rows["case"].str.endswith(f": {GROWTH['full'][0]}")]
+    for x, group in small.groupby("x"):
+        group = group.set_index("method")
+        others = group.loc[~group.index.str.startswith("ours")]
+        best = others["seconds"].idxmin()
+        parts.append(
+            f"At ln(1/alpha) = {x:.0f}, {group['case'].iloc[0].split(':')[0]}, the fastest other solver, {best}, takes"
+            f" {others['seconds'].min() / group.loc['ours', 'seconds']:.1f} times as long as ours, with an error of"
+            f" {others.loc[best, 'error']:.0e} beside {group.loc['ours', 'error']:.0e}."
+        )
+    return " ".join(parts)
 
 
 def read_spectra(rows):
@@ -188,4 +223,4 @@ def read_workflow(rows):
     )
 
 
-READINGS = {"toy": read_toy, "spectra": read_spectra, "vit": read_vit, "workflow": read_workflow}
+READINGS = {"toy": read_toy, "full": read_full, "spectra": read_spectra, "vit": read_vit, "workflow": read_workflow}

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from bench_workflow import demo_rows
-from measuring import ROOT, Timing, add_ratios, cpu_seconds, interleaved, machine_limits, row, slope
-from page import write_page
+from measuring import ROOT, Timing, add_ratios, cpu_seconds, fastest_limits, interleaved, machine_limits, row, slope
+from page import read_full, read_toy, section, write_page
 
 LIMITS = {"float32": 1e9, "float64": 1e9, "bandwidth": 1e8}
 
@@ -65,6 +65,16 @@ def test_limits_of_the_machine_are_those_of_one():
     assert 1e8 < limits["bandwidth"] < 1e13
 
 
+def test_limits_do_not_depend_on_the_kernels_of_this_process(monkeypatch):
+    seen = []
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    answer = subprocess.CompletedProcess([], 0, json.dumps(LIMITS).encode())
+    monkeypatch.setattr(subprocess, "run", lambda *_, env, **__: seen.append(env) or answer)
+    assert fastest_limits() == LIMITS
+    assert "OPENBLAS_CORETYPE" not in seen[0]
+    assert seen[0]["PATH"] == os.environ["PATH"]
+
+
 def test_time_of_a_study_is_that_of_its_longest_call(tmp_path):
     jobs = [(0, 10), (0, 4), (5, 5), (12, 8), (100, 3)]  # start, seconds; the last by another call of Snakemake
     for number, (start, seconds) in enumerate(jobs):
@@ -100,6 +110,40 @@ def test_page_says_what_the_tables_hold(tmp_path):
     assert "quick mode" in page
     assert "nan" not in page
     assert (tmp_path / "benchmarks.png").stat().st_size > 1000
+
+
+def test_page_compares_smaller_init_scales_with_the_least_of_the_paper():
+    case, rows = "run to rescaled time 1000", []
+    for x, seconds in ((5.0, 2.0), (74.0, 8.0), (6900.0, 20.0)):
+        rows.append(row(case, x, "ours", timed(seconds)))
+        if x < 100:
+            rows += [row(case, x, name, timed(50 * x)) for name in ("gradient descent, autograd", "SGD, autograd")]
+            rows.append(row(case, x, "a solver", timed(3 * seconds)))
+    text = read_toy(pd.DataFrame(rows))
+    assert "3.0 at ln(1/alpha) = 74 (a solver). At ln(1/alpha) = 6900 ours takes 2.5 times as long as at 74." in text
+
+
+def test_page_compares_full_weights_with_the_fastest_other_solver(tmp_path):
+    run, small = "run to rescaled time 1000", "with 9 samples, dim 8: run to rescaled time 1000"
+    rows = [row("one gradient", 500, "ours", timed(0.01), flops=5e6)]
+    rows += [row("beside a gradient", 50, "a gradient", timed(0.01))]
+    rows += [row("beside a gradient", 50, "ours, change of coordinates", timed(0.003))]
+    for x, seconds in ((4.6, 2.0), (690.0, 50.0)):
+        rows += [row(run, x, "ours", timed(seconds))]
+        rows += [row(run, x, "gradient descent, autograd", timed(20 * x), extrapolated=True)]
+    rows += [row(small, 4.6, "ours", timed(0.1), error=5e-3), row(small, 4.6, "ours, finer", timed(0.2), error=5e-4)]
+    rows += [row(small, 4.6, "slow", timed(0.9), error=1e-9), row(small, 4.6, "quick", timed(0.3), error=2e-3)]
+    rows += [row("the limit, to rescaled time 1000", math.inf, "ours", timed(7.0))]
+    table = add_ratios(pd.DataFrame(rows).assign(dtype="float64"), LIMITS)
+    text = read_full(table)
+    assert "With 500 samples a run takes 2 s at ln(1/alpha) = 5 and 50 s at 690" in text
+    assert "46 to 276 times as long" in text
+    assert "50% of the matrix-product rate" in text
+    assert "change of coordinates 30%." in text
+    assert "with 9 samples, dim 8, the fastest other solver, quick, takes 3.0 times as long as ours" in text
+    assert "an error of 2e-03 beside 5e-03" in text
+    line = section("full", table).splitlines()[-1]
+    assert line.startswith("| the limit, to rescaled time 1000 | inf | ours | 7 |")
 
 
 @pytest.mark.slow
