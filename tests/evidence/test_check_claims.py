@@ -10,6 +10,7 @@ from rank_increase.tables import read_table, write_table
 from scripts.evidence import check_claims
 from test_claim import CLAIMS, STUDY
 from test_full_weights_claims import CASES as FULL_CASES
+from test_full_weights_claims import VARIANTS
 from test_linear_attention_claims import CASES as LINEAR_CASES
 from test_network_claims import CASES as NETWORK_CASES
 from test_network_claims import GOOD
@@ -28,9 +29,8 @@ def checked(tmp_path):
         for name, frame in tables.items():
             frame.to_parquet(files[name][0])
         outputs = [tmp_path / f"claims.{format}" for format in ("parquet", "md", "html")]
-        check_claims.main(
-            files, *outputs, study=STUDY, labels={"x": "Dataset"}, extensions=[], provenance={"study": "demo"}
-        )
+        study, labels = STUDY | {"variants": VARIANTS}, {"x": "Dataset"}
+        check_claims.main(files, *outputs, study=study, labels=labels, extensions=[], provenance={"study": "demo"})
         return outputs
 
     return check
