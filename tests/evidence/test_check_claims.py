@@ -6,11 +6,11 @@ import pytest
 
 import rank_increase
 from rank_increase.evidence.claim import claims_frame, declared_claims
+from rank_increase.study.configuration import all_variant_settings, read_config, read_study
 from rank_increase.tables import read_table, write_table
 from scripts.evidence import check_claims
 from test_claim import CLAIMS, STUDY
 from test_full_weights_claims import CASES as FULL_CASES
-from test_full_weights_claims import VARIANTS
 from test_linear_attention_claims import CASES as LINEAR_CASES
 from test_network_claims import CASES as NETWORK_CASES
 from test_network_claims import GOOD
@@ -18,6 +18,8 @@ from test_toy_claims import CASES as TOY_CASES
 from test_toy_claims import NOTHING
 from test_toy_structures_claims import CASES as STRUCTURE_CASES
 from test_trainings_claims import CASES as TRAININGS_CASES
+
+DEMO = Path(__file__).parents[2] / "config/config.yaml"
 
 
 @pytest.fixture
@@ -29,8 +31,9 @@ def checked(tmp_path):
         for name, frame in tables.items():
             frame.to_parquet(files[name][0])
         outputs = [tmp_path / f"claims.{format}" for format in ("parquet", "md", "html")]
-        study, labels = STUDY | {"variants": VARIANTS}, {"x": "Dataset"}
-        check_claims.main(files, *outputs, study=study, labels=labels, extensions=[], provenance={"study": "demo"})
+        study = STUDY | {"variants": all_variant_settings(read_study(read_config(DEMO)))}
+        labels, provenance = {"x": "Dataset"}, {"study": "demo"}
+        check_claims.main(files, *outputs, study=study, labels=labels, extensions=[], provenance=provenance)
         return outputs
 
     return check
