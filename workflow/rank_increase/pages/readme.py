@@ -16,7 +16,7 @@ from rank_increase.pages.claims import MARKS
 
 ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = ROOT / "results" / "published"
-STUDIES = ("theory", "demo", "laptop")
+STUDIES = ("demo", "laptop")
 HEADLINE_SEED = 99
 NETWORK_CLAIMS = {
     "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
@@ -53,9 +53,11 @@ def claim_counts():
 
 
 def toy_claims():
-    """Claims about the toy model and the theorem, and what the study "theory" measured."""
+    """Claims about the toy model and the theorem, as far as the demo has the problems to test them."""
     rows = []
-    for row in claims("theory").query("not id.str.startswith('vit.')", engine="python").itertuples():
+    for row in (
+        claims("demo").query("not id.str.startswith('vit.') and verdict != 'not tested'", engine="python").itertuples()
+    ):
         measured = f"{short(row.value)} ({row.relation} {short(row.threshold)})"
         rows.append([f"{MARKS[row.verdict]} {row.verdict}", row.statement, row.source, measured])
     return table(["verdict", "claim", "paper", "measured (threshold)"], rows)
@@ -93,15 +95,14 @@ def stage_times():
 
 
 def full_weights():
-    """Full weights in the study "theory", by init scale: passages one at a time, and stages against their limit."""
-    events, stages = (
-        pd.read_parquet(PUBLISHED / "theory" / "tables" / f"{name}.parquet") for name in ("events", "theorem")
-    )
-    variants = ["paper_size", "full", "full_dense"]
+    """Full weights in the demo, by init scale: passages one at a time, and stages against their limit."""
+    tables = (pd.read_parquet(PUBLISHED / "demo" / "tables" / f"{name}.parquet") for name in ("events", "theorem"))
+    events, stages = (rows[rows["seed"] == HEADLINE_SEED] for rows in tables)
+    variants = ["diagonal", "full", "full_dense"]
     shares = passages(events, variants)["share"]
     rows = []
-    for alpha in sort_alphas(shares.index.get_level_values("alpha")):
-        cells = [f"{shares[variant, alpha]:.2f}" if (variant, alpha) in shares.index else "" for variant in variants]
+    for alpha in sort_alphas(shares["full"].index):
+        cells = [f"{shares[variant, alpha]:.2f}" for variant in variants]
         for variant in variants[1:]:
             run = stages[(stages["variant"] == variant) & (stages["alpha"] == alpha)]
             late = (run["measured_time"] - run["predicted_time"]).abs()
