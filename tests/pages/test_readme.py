@@ -6,7 +6,8 @@ from rank_increase.pages.readme import PAGES, ROOT, filled
 
 README = (ROOT / "README.md").read_text()
 # Numbers of the paper and of this repository's files; all others are results, and stand in blocks.
-NAMES = r"Figures? \d+|(Assumption|Theorem|Lemma|Algorithm) [\d.]+|1e-\d+|fig\d+|CIFAR-10|seed 99|1/ln\(1/α\)|α → 0"
+NAMES = r"[Ff]igures? \d+( and \d+)?|(Assumptions?|Theorem|Lemma|Algorithm) [\d.]+( and [\d.]+)?"
+NAMES += r"|1e-\d+|fig\d+|CIFAR-10|seed 99|1/ln\(1/α\)|α → 0|95 % interval"
 
 
 def outside_of_blocks(section):
