@@ -94,7 +94,18 @@ rule train_toy:
         runtime=60,
     params:
         **toy_settings("points", "activation_weight", "flow_rtol", "flow_atol"),
-        **of_variant("full_flow_tolerance", "method", "max_time", "step", "batch_size", "decay", "beta1", "beta2", "eps", "momentum"),
+        **of_variant(
+            "full_flow_tolerance",
+            "method",
+            "max_time",
+            "step",
+            "batch_size",
+            "decay",
+            "beta1",
+            "beta2",
+            "eps",
+            "momentum",
+        ),
         code=library_digest("toy/train_toy", without=["jobs"]),
     message:
         "Toy run {wildcards.variant}, alpha = {wildcards.alpha}, seed {wildcards.seed} ({params.method})"
