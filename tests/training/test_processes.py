@@ -91,6 +91,19 @@ def test_death_of_one_of_two_processes_is_one_sentence(job, loopback):
     assert not multiprocessing.active_children()
 
 
+def test_a_process_that_loses_another_leaves_it_to_the_launcher_to_say_why(job, monkeypatch):
+    waited = []
+
+    def lost(*_):
+        raise RuntimeError("Connection reset by peer")
+
+    monkeypatch.setattr(processes, "_train", lost)
+    monkeypatch.setattr(processes.time, "sleep", waited.append)
+    with pytest.raises(RuntimeError, match="reset by peer"):
+        processes._worker.__wrapped__(job, None)
+    assert sum(waited) > 2 * processes.MONITOR_SECONDS
+
+
 @pytest.mark.slow
 def test_failure_of_two_processes_is_one_sentence(job, loopback):
     with pytest.raises(ValueError, match="^`batch_size` is 71, more than the 70 training images.$"):

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ from rank_increase.training.checkpoints import SIGNALS, Stopped, StopRequest
 from rank_increase.training.loop import Run
 
 logger = logging.getLogger("rank_increase")
+
+MONITOR_SECONDS = 1  # between two looks of the launcher at its processes
 
 
 def choose_device(rank=0):
@@ -90,7 +93,7 @@ def train(job, ownership, processes=1):
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
-        monitor_interval=1,
+        monitor_interval=MONITOR_SECONDS,
         signals_to_handle="SIGHUP,SIGQUIT",  # not TERM: the launcher would give processes 30 s to save their state
     )
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it prints every traceback three times
@@ -153,6 +156,11 @@ def _worker(job, ownership):
         _train(job, ownership)
     except (Stopped, NotOwner) as ended:
         raise _Ended(f"{type(ended).__name__}: {ended}") from ended
+    except RuntimeError:
+        # If another process was killed, this one has lost the connection to it, and the launcher, which looks once a
+        # second and reports one failure, must find the other: it knows why.
+        time.sleep(3 * MONITOR_SECONDS)
+        raise
 
 
 def _train(job, ownership):
