@@ -11,6 +11,7 @@ from rank_increase.evidence.claim import ENOUGH, NotTested, lower_end
 from rank_increase.notation import alpha_label, log_alpha, sort_alphas
 from rank_increase.options import Name, Positive, Share
 from rank_increase.registry import register
+from rank_increase.toy.staircase import Staircase
 
 OF_TRAINING = {"method", "step", "batch_size", "beta1", "beta2", "eps", "momentum", "max_time"}  # not of the problem
 
@@ -145,23 +146,16 @@ def _concordance(one, other):
 def sgd_stages(losses, stages, *, variants: dict):
     """The loss is about as close to the staircase as that of the flow."""
     curves = _by_run(losses, lambda rows: rows.sort_values("rescaled_time")[["rescaled_time", "loss"]].to_numpy().T)
-    stairs = {key: rows.sort_values("stage") for key, rows in stages.groupby(["variant", "seed"], observed=True)}
+    stairs = dict(list(stages.groupby(["variant", "seed"], observed=True)))
     distances = {}
     for variant, flow in _pairs(variants, "sgd", "diagonal"):
-        for (name, alpha, seed), curve in curves.items():
+        for (name, alpha, seed), (time, loss) in curves.items():
             if name in (variant, flow) and (flow, seed) in stairs:
-                distances[name, alpha, seed] = _distance(*curve, stairs[flow, seed])
+                limit = Staircase.of(stairs[flow, seed], loss[0])
+                distances[name, alpha, seed] = limit.distance(time, loss) / np.ptp(time)
     shares = _by_batch(distances, variants, lambda run, flow: run / flow)
     right = {seed: found <= 2 for seed, found in shares[min(shares)].items()}
     return _share(right, "median ratio of the distances: " + _medians(_of_batches(shares)))
-
-
-def _distance(time, loss, stages):
-    """Mean distance of a loss curve to the staircase of Algorithm 1; before the first stage its height is loss[0]."""
-    heights = np.append(loss[0], stages["loss"])
-    middle = (time[1:] + time[:-1]) / 2
-    limit = heights[np.searchsorted(stages["predicted_time"], middle, side="right")]
-    return np.average(abs((loss[1:] + loss[:-1]) / 2 - limit), weights=np.diff(time))
 
 
 def _by_batch(values, variants, compare):

@@ -1,5 +1,6 @@
 """Gradient flow of full weights at any init scale, in the coordinates of toy/full_coordinates.py."""
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -60,9 +61,7 @@ class FullFlow:
         segment : rkc.Segment
         """
         segment = self._solver.advance(min(end - self.time, self._longest()))
-        coordinates = FullCoordinates(
-            self.coordinates.kappa.copy(), self.coordinates.dim_head, self.coordinates.log_alpha
-        )
+        coordinates = replace(self.coordinates, kappa=self.coordinates.kappa.copy())
         self._solver.restart(self.coordinates.canonical(segment.after))
         return coordinates, segment
 
