@@ -163,7 +163,7 @@ def _products(factors):
     return np.stack([left @ right.T for left, right in zip(factors[::2], factors[1::2], strict=True)])
 
 
-def descend(head, factors, *, tolerance=1e-2, rest=0.1, near=0.1, patience=1e5):
+def descend(head, factors, *, tolerance=1e-2, rest=0.1, near=0.1, patience=1e7):
     """The rest point to which the gradient flow leads.
 
     The flow is integrated until it is slow; then L-BFGS takes over, whose result is accepted only if it stays near.
@@ -180,7 +180,7 @@ def descend(head, factors, *, tolerance=1e-2, rest=0.1, near=0.1, patience=1e5):
     near : float
         How far L-BFGS may go, relative to the products.
     patience : float
-        Longest time.
+        Longest time. One of the problems of config/theory.yaml passes a saddle on its way, at which it spends 7e4.
 
     Returns
     -------
