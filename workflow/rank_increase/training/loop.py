@@ -227,7 +227,8 @@ class Run:
 
     def _forward(self, images, labels):
         """Sum of the loss over these images; adds them to the totals."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.is_mixed(kind)):
             logits = self.forward(self.batches.normalised(images))
         loss = self.loss(logits, labels)
         with torch.no_grad():
