@@ -12,7 +12,7 @@ from rank_increase.networks.attention import (
     scale_linear_layers,
     without_autocast,
 )
-from rank_increase.options import Count
+from rank_increase.options import Count, NotNegative
 from rank_increase.registry import register
 
 
@@ -59,6 +59,9 @@ class VisionTransformer(nn.Module):
         Features of a head.
     mlp_dim : int
         Features between the two layers of an MLP.
+    position_std : float
+        Standard deviation of the initial positions and class token. The paper does not say; [DBK+20] take 0.02, some
+        other implementations 1.
     pooling : str
         What is classified: "class_token" (paper), or the "mean" of all tokens after the last layer, without a class
         token. That departs from the paper; 64 tokens instead of 65 fit the tiles of a GPU.
@@ -80,6 +83,7 @@ class VisionTransformer(nn.Module):
         heads: Count,
         dim_head: Count,
         mlp_dim: Count,
+        position_std: NotNegative = 0.02,
         pooling: Literal["class_token", "mean"] = "class_token",
     ):
         super().__init__()
@@ -90,10 +94,9 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patches of {patch_size} pixels do not fill images of {side}: choose a divisor.")
         self.patch_size = patch_size
         self.patch_embedding = nn.Linear(channels * patch_size**2, dim)
-        # The paper does not say; [DBK+20] initialize positions with 0.02.
-        self.class_token = nn.Parameter(0.02 * torch.randn(dim)) if pooling == "class_token" else None
+        self.class_token = nn.Parameter(position_std * torch.randn(dim)) if pooling == "class_token" else None
         tokens = (side // patch_size) ** 2 + (pooling == "class_token")
-        self.position = nn.Parameter(0.02 * torch.randn(tokens, dim))
+        self.position = nn.Parameter(position_std * torch.randn(tokens, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, dim_head, mlp_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)

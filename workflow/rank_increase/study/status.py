@@ -57,10 +57,19 @@ def scratch_folder(scratch, network, alpha, seed):
     ConfigError
         If a variable is not set on this machine.
     """
+    return Path(_expanded(scratch), "networks", network, f"alpha_{alpha}", f"seed_{seed}")
+
+
+def compiled_folder(scratch):
+    """The folder for compiled code that all runs of a study share, a Path; raises as `scratch_folder` does."""
+    return Path(_expanded(scratch), "compiled")
+
+
+def _expanded(scratch):
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
         raise ConfigError(f"config: `scratch_dir` is {scratch!r}, and not every variable in it is set on this machine.")
-    return Path(folder, "networks", network, f"alpha_{alpha}", f"seed_{seed}")
+    return folder
 
 
 def run_progress(place, run, now):

@@ -21,10 +21,12 @@ from rank_increase.jobs import progress
 from rank_increase.registry import find
 from rank_increase.tables import SCHEMAS, atomic
 from rank_increase.training.checkpoints import Checkpoints, Stopped
+from rank_increase.training.compiling import compile_model
 from rank_increase.training.recipe import Recipe
 from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path, write_snapshot
 
 TEST_PASS = 512  # test images per pass, unless the training passes are smaller
+COMPILED = {"cuda"}  # devices for which models are compiled; on a CPU that takes longer than a small run
 AGREEMENT = 10  # steps between agreements of several processes on whether to save or stop
 logger = logging.getLogger("rank_increase")
 
@@ -61,6 +63,8 @@ class Job:
         Log file of the other processes.
     device : str, optional
         Device to use; the best available if not given.
+    compiled : str, optional
+        Folder for compiled code that runs share; torch's own if not given.
     """
 
     dataset: str
@@ -77,6 +81,7 @@ class Job:
     extensions: tuple = ()
     log: str | None = None
     device: str | None = None
+    compiled: str | None = None
 
 
 class Run:
@@ -118,9 +123,8 @@ class Run:
         self.checkpoints = Checkpoints(Path(job.scratch) / "checkpoints", repr(key), ownership.check)
         self._resume()
         self.forward = self.model
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-            self.model.compile()
+        if device.type in COMPILED:
+            compile_model(self.model, device, job.compiled)
         if processes > 1:
             self.forward = DistributedDataParallel(self.model)
 
@@ -189,7 +193,7 @@ class Run:
         self.model.train()
         for images, labels in self.batches.train(epoch, first_step):
             learning_rate = self.recipe.learning_rate_at(self.step, steps)
-            self._update(images, labels, learning_rate)
+            self.update(images, labels, learning_rate)
             self.step += 1
             if self.first:
                 advance(self.step, self._note(epoch, first_step, start))
@@ -211,7 +215,7 @@ class Run:
             "images_per_second": (steps - first_step) * self.recipe.batch_size / seconds,
         }
 
-    def _update(self, images, labels, learning_rate):
+    def update(self, images, labels, learning_rate):
         """One step on the mean loss of the batch, in passes of at most `pass_size` samples."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -227,7 +231,8 @@ class Run:
 
     def _forward(self, images, labels):
         """Sum of the loss over these images; adds them to the totals."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.is_mixed(kind)):
             logits = self.forward(self.batches.normalised(images))
         loss = self.loss(logits, labels)
         with torch.no_grad():

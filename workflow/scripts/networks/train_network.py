@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rank_increase.jobs import start_job
 from rank_increase.ownership import owned
 from rank_increase.study.slurm import requeue_if_preempted
-from rank_increase.study.status import scratch_folder
+from rank_increase.study.status import compiled_folder, scratch_folder
 from rank_increase.tables import write_table
 from rank_increase.training.loop import Job
 from rank_increase.training.processes import device_name, process_count, train
@@ -49,5 +49,6 @@ if __name__ == "__main__":
         label=f"{wildcards.network}, alpha = {wildcards.alpha}, seed {wildcards.seed}",
         extensions=tuple(snakemake.config.get("extensions", ())),
         log=snakemake.log[0],
+        compiled=str(compiled_folder(resources.scratch_dir)),
     )
     main(snakemake.output.metrics, snakemake.output.snapshots, job=job, processes=processes, provenance=provenance)
