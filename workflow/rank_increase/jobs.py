@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
+from contextlib import contextmanager, nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rank_increase.disk import DiskError, writing
@@ -42,11 +42,22 @@ def start_job(snakemake):
         "wildcards": wildcards,
         "params": {key: value for key, value in snakemake.params.items() if key != "code"},
         "code": snakemake.params.get("code"),
-        "commit": _git_commit(Path(__file__).parent),
         "seed": wildcards.get("seed"),
         "device": "cpu",
+        **environment(),
+    }
+
+
+def environment():
+    """Commit of the code, platform, and versions of installed packages: what provenance says of every job; a dict."""
+    versions = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {
+        "commit": _git_commit(Path(__file__).parent),
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions,
     }
 
 

@@ -117,7 +117,7 @@ class VisionTransformer(nn.Module):
             x = block(x)
         if self.class_token is None:
             x = self.blocks[-1](x).mean(dim=1, dtype=self.head.weight.dtype)
-        else:  # the classifier reads only the class token, so the last layer computes no other: same logits and gradients
+        else:  # the classifier reads only the class token: the last layer computes no other, for the same gradients
             x = self.blocks[-1](x, first_only=True)[:, 0]
         with without_autocast(x.device):
             return self.head(self.norm(x.to(self.head.weight.dtype)))

@@ -198,7 +198,7 @@ def _duration(seconds):
 
 
 def delete_scratch(place):
-    """Delete the scratch folders of finished runs that no process owns.
+    """Delete the scratch folders of finished runs that no process owns, and compiled code if no run is left.
 
     Yields
     ------
@@ -212,6 +212,11 @@ def delete_scratch(place):
         published = _is_trained(place, run) and (snapshots.exists() or _is_measured(place, run))
         if folder.exists() and published and not current_owner(folder):
             yield folder, _delete(folder)
+    compiled = compiled_folder(place.scratch)
+    if compiled.exists() and not any(
+        scratch_folder(place.scratch, **run).exists() for run in network_runs(place.study)
+    ):
+        yield compiled, _delete(compiled)
 
 
 def delete_snapshots(place):

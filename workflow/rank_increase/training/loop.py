@@ -123,8 +123,7 @@ class Run:
         self.checkpoints = Checkpoints(Path(job.scratch) / "checkpoints", repr(key), ownership.check)
         self._resume()
         self.forward = self.model
-        if device.type in COMPILED:
-            compile_model(self.model, device, job.compiled)
+        self.is_compiled = device.type in COMPILED and compile_model(self.model, device, job.compiled)
         if processes > 1:
             self.forward = DistributedDataParallel(self.model)
 
@@ -203,7 +202,7 @@ class Run:
         # Reading the totals waits for the device, so the time includes all computation.
         loss, right = (self._summed(self.totals) / (steps * self.recipe.batch_size)).tolist()
         seconds = time.perf_counter() - start
-        test_loss, test_right = self._test()
+        test_loss, test_right = self.test()
         return {
             "epoch": epoch,
             "step": self.step,
@@ -239,7 +238,7 @@ class Run:
             self.totals += torch.stack([loss.detach(), (logits.argmax(dim=1) == labels).sum()]).to(self.totals.dtype)
         return loss
 
-    def _test(self):
+    def test(self):
         """Mean loss and accuracy on the test split."""
         of_training, self.totals = self.totals, torch.zeros_like(self.totals)
         self.model.eval()
