@@ -227,7 +227,8 @@ class Run:
 
     def _forward(self, samples, labels):
         """Sum of the loss over these samples, of its mean over the positions of each; adds them to the totals."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.is_mixed(kind)):
             logits = self.forward(self.batches.inputs(samples))
         if logits.shape[:-1] != labels.shape:
             raise ValueError(
