@@ -61,7 +61,7 @@ class VisionTransformer(nn.Module):
     Raises
     ------
     ValueError
-        If images are not square, or patches do not fill them.
+        If samples are not square images, or patches do not fill them.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class VisionTransformer(nn.Module):
         position_std: NotNegative = 0.02,
     ):
         super().__init__()
+        if len(shape) != 3:
+            raise ValueError(f"samples of shape {tuple(shape)} are no images, as this model needs them.")
         side, width, channels = shape
         if side != width:
             raise ValueError(f"images of {side} x {width} pixels are not square, as this model needs them.")
