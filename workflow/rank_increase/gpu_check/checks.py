@@ -21,8 +21,8 @@ from rank_increase.training.results import finished_metrics
 
 CPU = torch.device("cpu")
 STEPS = 12  # that curves of the loss are compared over
-# Of a loss, relative. float32: sums in another order; in 30 steps on a CPU, against float64, 5e-7 at most. bfloat16: one
-# unit in its last place; in 12 steps on a CPU 1e-4 at most, and in 30 up to 3e-3, as early differences grow.
+# Of a loss, relative. float32: sums in another order; in 30 steps on a CPU, against float64, 5e-7 at most. bfloat16:
+# one unit in its last place; in 10 steps on a CPU 1e-4 at most, and in 30 up to 3e-3, as early differences grow.
 ALLOWED = {"float32": 1e-4, "bfloat16": 2.0**-8}
 
 

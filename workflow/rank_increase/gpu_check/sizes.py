@@ -30,8 +30,8 @@ class Size:
         Steps that are timed at a time.
     check_batch : int
         Samples of a step of the checks, which also run on the CPU.
-    product : int
-        Side of the square matrices whose product gives the device's rate.
+    product, interval : int, float
+        Side of the square matrices whose product gives the device's rate, and seconds for which it is timed at a time.
     model, recipe : dict
         Of the runs on the images of `--data`.
     alphas : tuple of str
@@ -42,6 +42,7 @@ class Size:
     steps: int
     check_batch: int
     product: int
+    interval: float
     model: dict
     recipe: dict
     alphas: tuple
@@ -60,6 +61,7 @@ SIZES = {
         steps=20,
         check_batch=64,
         product=8192,
+        interval=0.5,
         model=CIFAR,
         recipe=RECIPE,
         alphas=ALPHAS,
@@ -72,6 +74,7 @@ SIZES = {
         steps=3,
         check_batch=16,
         product=128,
+        interval=0.02,
         model=_TINY,
         recipe={**RECIPE, "epochs": 3, "warmup_epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "snapshots": 3},
         alphas=("1", "0.1"),

@@ -69,7 +69,7 @@ class VisionTransformer(nn.Module):
     Raises
     ------
     ValueError
-        If images are not square, or patches do not fill them.
+        If samples are not square images, or patches do not fill them.
     """
 
     def __init__(
@@ -87,6 +87,8 @@ class VisionTransformer(nn.Module):
         pooling: Literal["class_token", "mean"] = "class_token",
     ):
         super().__init__()
+        if len(shape) != 3:
+            raise ValueError(f"samples of shape {tuple(shape)} are no images, as this model needs them.")
         side, width, channels = shape
         if side != width:
             raise ValueError(f"images of {side} x {width} pixels are not square, as this model needs them.")
