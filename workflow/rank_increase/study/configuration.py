@@ -56,6 +56,7 @@ NETWORK_TABLES = ("metrics", "spectra", "measures")
 RESERVED = ("published", "benchmarks")  # folders of results/ that belong to no study
 MAX_TOY_BYTES = 10**12  # the most that a toy run may take: the memory of a large node
 Tolerance = Annotated[float, Field(gt=0, le=0.1, json_schema_extra={"must_be": "a positive number up to 0.1"})]
+GPU_MODEL = Field(pattern=r"^[A-Za-z0-9_.]*$", json_schema_extra={"must_be": 'letters, digits, "_" and ".", or empty'})
 ONE_LINE = Field(min_length=1, json_schema_extra={"must_be": "a list of at least one line of runs"})
 DEMO = FilePath(__file__).resolve().parents[3] / "config" / "config.yaml"
 
@@ -354,7 +355,9 @@ class Hardware(Section):
     """Resources of a run. Results do not depend on them, except for rounding."""
 
     gpu: Size = 0
-    """GPUs to request from SLURM, each with its own process; 0 for a run on the CPU."""
+    """GPUs to request from SLURM, on all nodes together, each with its own process; 0 for a run on the CPU."""
+    gpu_model: Annotated[str, GPU_MODEL] = ""
+    """Kind of GPU, as the cluster names it, such as h100; empty: any. `sinfo -o %G` lists them."""
     processes: Count = 1
     """Processes of a run on the CPU; they share its threads."""
     threads: Count = 1
@@ -397,9 +400,9 @@ class Rate(Section):
     """Speed of a device."""
 
     peak_tflops: Positive
-    """Peak rate of matrix products, in 10^12 floating point operations per second."""
+    """Rate of matrix products, in 10^12 floating point operations per second; gpu_check measures it (docs/gpu.md)."""
     utilisation: Share
-    """Share of the peak rate that training reaches."""
+    """Share of this rate that training reaches; gpu_check measures it, too."""
 
 
 class Samples(Section):

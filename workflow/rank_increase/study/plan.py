@@ -98,6 +98,11 @@ def run_cost(study, network, samples):
             Bytes of the dataset: one per pixel, one or two per token, four per feature, and eight per label.
         snapshots
             Bytes of the weights in float32 at all snapshots.
+        memory
+            Bytes on each device, at most: weights, gradients and two moments in float32, and what a pass keeps for the
+            backward pass in bfloat16, if the compiler saves nothing. A GPU holds the packed data, too, if they fit.
+        asked
+            Bytes of `hardware.mem_mb`.
         checkpoints
             Bytes during the run: three states (the last two, and one being written), each of weights and two moments.
         spectra
@@ -116,7 +121,11 @@ def run_cost(study, network, samples):
         heads * ((snapshots + 1) * (8 * trained + ROW_BYTES) + 3 * snapshots * (8 * change + ROW_BYTES))
         for heads, trained, change in cost["products"]
     )
+    processes = hardware.gpu or hardware.processes
+    share = -(-recipe.batch_size // processes)
     return {
+        "memory": 16 * cost["parameters"] + cost["activations"] * min(hardware.pass_size or share, share),
+        "asked": hardware.mem_mb * 10**6,
         "parameters": cost["parameters"],
         "flops": flops,
         "device": device,
@@ -196,9 +205,16 @@ def describe(study, datasets, benchmarks):
         parts += [
             "Training of networks, at " + _rates(study, costs),
             text_table(_time_rows(costs, counts)),
+            "Memory: on each device, at most, and what a run asks for on its node",
+            text_table(_memory_rows(costs)),
             "Disk (checkpoints are deleted at the end of a run)",
             text_table(_disk_rows(costs, counts)),
         ]
+    notes += [
+        f"{name}: the packed data are larger than `hardware.mem_mb`, so they are read from the disk in every epoch."
+        for name, cost in costs.items()
+        if cost["packed"] > cost["asked"]
+    ]
     measured = _measured_rows(runs, costs, benchmarks)
     if len(measured) > 1:
         parts += [
@@ -229,6 +245,14 @@ def _time_rows(costs, counts):
         rows.append([name, *amount, on, f"{cost['hours']:.3g}", f"{hours:.3g}"])
     for device, hours in totals.items():
         rows.append(["total", "", "", "", f"{device}s", "", f"{hours:.3g}"])
+    return rows
+
+
+def _memory_rows(costs):
+    rows = [["network", "on each", "at most", "packed data", "mem_mb"]]
+    for name, cost in costs.items():
+        sizes = (cost["memory"], cost["packed"], cost["asked"])
+        rows.append([name, cost["device"], *map(size_text, sizes)])
     return rows
 
 
