@@ -60,7 +60,7 @@ def test_runs_share_compiled_code_where_only_their_user_can_write_it(tmp_path, m
 
 
 def test_a_cpu_does_not_compile(job):
-    assert loop.COMPILED == {"cuda"} and not run_of(job).is_compiled
+    assert not run_of(job).is_compiled
 
 
 def captured_worker(job, ownership):

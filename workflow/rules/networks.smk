@@ -53,6 +53,7 @@ rule train_network:
         runtime=lambda wildcards, attempt: attempt * STUDY.networks[wildcards.network].hardware.runtime,
         gpu=hardware("gpu"),
         gpu_model=hardware("gpu_model"),
+        nodes=hardware("nodes"),
         processes=hardware("processes"),
         # Not params: the results do not depend on these, and a change must not trigger training.
         pass_size=hardware("pass_size"),

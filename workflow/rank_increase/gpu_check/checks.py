@@ -21,9 +21,9 @@ from rank_increase.training.results import finished_metrics
 
 CPU = torch.device("cpu")
 STEPS = 12  # that curves of the loss are compared over
-# Of a loss, relative. Against float64 on a CPU (width 128, 4 layers, CIFAR-10, init scales 0.1 and 1, two seeds), float32
-# was off by 5e-7 at most in 30 steps: sums in another order add to that. bfloat16 was off by 7e-4 at most in 10 steps
-# and by 1e-3 in 30, and one unit in its last place is 4e-3.
+# Of a loss, relative. Against float64 on a CPU (width 128, 4 layers, CIFAR-10, init scales 0.1 and 1, two seeds),
+# float32 was off by 5e-7 at most in 30 steps: sums in another order add to that. bfloat16 was off by 7e-4 at most in
+# 10 steps and by 1e-3 in 30, and one unit in its last place is 4e-3.
 ALLOWED = {"float32": 1e-4, "bfloat16": 2.0**-8}
 
 

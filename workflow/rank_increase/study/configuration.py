@@ -358,6 +358,8 @@ class Hardware(Section):
     """GPUs to request from SLURM, on all nodes together, each with its own process; 0 for a run on the CPU."""
     gpu_model: Annotated[str, GPU_MODEL] = ""
     """Kind of GPU, as the cluster names it, such as h100; empty: any. `sinfo -o %G` lists them."""
+    nodes: Count = 1
+    """Nodes of a SLURM job, with the same number of GPUs each; `threads` and `mem_mb` are of each."""
     processes: Count = 1
     """Processes of a run on the CPU; they share its threads."""
     threads: Count = 1
@@ -835,6 +837,8 @@ def _network_mistakes(study, name, network):
     where = f"networks.{name}"
     if network.dataset not in study.datasets:
         yield f"`{where}.dataset` is {network.dataset!r}; {_hint(network.dataset, list(study.datasets))}"
+    if network.hardware.nodes > 1 and (not network.hardware.gpu or network.hardware.gpu % network.hardware.nodes):
+        yield f"`{where}.hardware.gpu` must be a multiple of its `nodes`, as each has the same number of GPUs."
     if network.recipe.warmup_epochs >= network.recipe.epochs:
         yield f"`{where}.recipe.warmup_epochs` must be less than its `epochs`."
     largest = max((value for value in network.model.model_dump().values() if isinstance(value, int)), default=0)
