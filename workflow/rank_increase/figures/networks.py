@@ -97,7 +97,8 @@ def scale_to_training(panels, rows, axis):
             continue
         panel.set(xscale="log", xlim=(first, last))
         if panel.get_subplotspec().is_first_row():
-            above = panel.secondary_xaxis("top", functions=(lambda x: x / in_epoch, lambda x: x * in_epoch))
+            functions = partial(np.multiply, 1 / in_epoch), partial(np.multiply, in_epoch)
+            above = panel.secondary_xaxis("top", functions=functions)
             above.set_xlabel("epoch", fontsize=6, labelpad=2)
             above.tick_params(labelsize=5.5, which="both", pad=1)
             above.xaxis.set_major_formatter(FormatStrFormatter("%g"))
