@@ -11,6 +11,7 @@ from rank_increase.data.packed import map_in_order
 DEVICE_SHARE = 0.4  # of a GPU's free memory that a split may fill; a larger split is read batch by batch
 AHEAD = 2  # threads that each prepare a batch of such a split, while the device computes
 READERS = 16  # reads at a time: from a network file system, each takes milliseconds
+DRAW = 0  # seed of what is the same for every run: which samples are used, and shuffled labels
 
 
 class Batches:
@@ -28,17 +29,40 @@ class Batches:
     seed : int
     augment : bool
         Whether to crop images at random, with a margin of an eighth of their side, and to flip them at random.
+    train_samples, test_samples : int, optional
+        How many are used, drawn at random, the same for every seed; all if not given.
+    shuffled_labels : bool
+        Whether training labels are dealt out anew at random, the same way for every seed.
     rank, processes : int
         Each process sees every `processes`-th sample of a batch.
 
     Raises
     ------
     ValueError
-        If a batch is larger than the dataset, or other samples than images are to be cropped and flipped.
+        If a batch is larger than the dataset, more samples are to be used than there are, or other samples than images
+        are to be cropped and flipped.
     """
 
-    def __init__(self, dataset, device, *, batch_size, seed, augment=False, rank=0, processes=1):
-        self._count = len(dataset.train_labels)
+    def __init__(
+        self,
+        dataset,
+        device,
+        *,
+        batch_size,
+        seed,
+        augment=False,
+        train_samples=None,
+        test_samples=None,
+        shuffled_labels=False,
+        rank=0,
+        processes=1,
+    ):
+        labels = dataset.train_labels
+        self._chosen = _draw("train_samples", train_samples, len(labels), 0)
+        self._chosen_tests = _draw("test_samples", test_samples, len(dataset.test_labels), 1)
+        if shuffled_labels:
+            labels = labels[np.random.default_rng([DRAW, 2]).permutation(len(labels))]
+        self._count, self.test_count = len(self._chosen), len(self._chosen_tests)
         self.steps = self._count // batch_size  # in an epoch
         if not self.steps:
             raise ValueError(f"`batch_size` is {batch_size}, more than the {self._count} training samples.")
@@ -50,9 +74,8 @@ class Batches:
         if self._kind == "pixels":
             self._mean = torch.tensor(dataset.manifest["mean"], dtype=torch.float32, device=device)
             self._std = torch.tensor(dataset.manifest["std"], dtype=torch.float32, device=device)
-        self._train = _Split(dataset.train_samples, dataset.train_labels, device)
-        self._test = _Split(dataset.test_samples, dataset.test_labels, device, rank, processes)
-        self.test_count = len(dataset.test_labels)
+        self._train = _Split(dataset.train_samples, labels, self._chosen, device)
+        self._test = _Split(dataset.test_samples, dataset.test_labels, self._chosen_tests[rank::processes], device)
 
     def train(self, epoch, first_step=0):
         """Yield this process's part of each step: samples (n, *shape) as packed, and labels (n,) or (n, length)."""
@@ -66,7 +89,8 @@ class Batches:
             np.arange(step * self.batch_size + self._rank, (step + 1) * self.batch_size, self._processes)
             for step in range(first_step, self.steps)
         ]
-        for chosen, (samples, labels) in zip(places, self._train.read([order[p] for p in places]), strict=True):
+        wanted = [order[p] for p in places]
+        for chosen, (samples, labels) in zip(places, self._train.read(wanted), strict=True):
             yield _crop_and_flip(samples, shifts[chosen], flips[chosen], margin) if self._augment else samples, labels
 
     def test(self, size):
@@ -85,6 +109,15 @@ class Batches:
         return samples.long() if self._kind == "tokens" else samples
 
 
+def _draw(key, wanted, count, stream):
+    """Places of `wanted` samples of `count`, ascending; all if it is None."""
+    if wanted is None:
+        return np.arange(count)
+    if wanted > count:
+        raise ValueError(f"`{key}` is {wanted}, but the dataset has {count}: lower it, or leave it out to use all.")
+    return np.sort(np.random.default_rng([DRAW, stream]).permutation(count)[:wanted])
+
+
 def meta_batch(kind, shape):
     """One sample in the form that a model takes, on torch's meta device, without numbers: for counting FLOPs."""
     if kind == "pixels":
@@ -94,22 +127,21 @@ def meta_batch(kind, shape):
 
 
 class _Split:
-    """Samples and labels of a split, or every `every`-th of them: on a GPU if they fit there, else read when needed."""
+    """The chosen samples of a split, and their labels: on a GPU if they fit there, else read when needed."""
 
-    def __init__(self, samples, labels, device, first=0, every=1):
-        self.samples, self._labels, self._device = samples, labels, device
-        self._first, self._every, self.count = first, every, len(range(first, len(labels), every))
-        own = [array[first::every] for array in (samples, labels)]
+    def __init__(self, samples, labels, chosen, device):
+        self.samples, self._labels, self._chosen, self._device = samples, labels, chosen, device
+        self.count = len(chosen)
         self._resident = self._readers = None
-        if _has_room(device, sum(array.nbytes for array in own)):
+        if _has_room(device, self.count * sum(array.nbytes // len(array) for array in (samples, labels))):
             if samples.dtype in (np.uint16, np.uint32):  # which torch does not index on every device
-                own[0] = own[0].astype(np.int32)
-            self._resident = [torch.tensor(array, device=device) for array in own]
+                samples = samples.astype(np.int32)
+            self._resident = [torch.tensor(array[chosen], device=device) for array in (samples, labels)]
         elif device.type != "cpu":
             self._readers = ThreadPoolExecutor(READERS)
 
     def read(self, batches):
-        """Yield samples and labels on the device for each array of places in `batches`, from 0 to `count` - 1."""
+        """Yield samples and labels on the device for each array of places among the chosen ones."""
         if self._resident and batches:  # one copy of the places to the device, not one each step
             order = torch.from_numpy(np.concatenate(batches)).to(self._device)
             for places in order.split([len(batch) for batch in batches]):
@@ -122,7 +154,7 @@ class _Split:
 
     def _gather(self, places):
         """A copy of only these samples and labels: the memory map is never read as a whole."""
-        pinned, places = self._device.type == "cuda", self._first + self._every * places
+        pinned, places = self._device.type == "cuda", self._chosen[places]
         dtype = getattr(torch, self.samples.dtype.name)
         samples = torch.empty((len(places), *self.samples.shape[1:]), dtype=dtype, pin_memory=pinned)
 

@@ -1,4 +1,4 @@
-"""Numbers of README.md, docs/full-weights.md and the page on the laptop study, from the published tables.
+"""Numbers of README.md, of pages in docs/ and of the page on the laptop study, from the published tables.
 
 Each block stands between `<!-- name -->` and `<!-- /name -->`. `make readme` fills them, and a test compares.
 """
@@ -16,13 +16,16 @@ from rank_increase.pages.claims import MARKS
 
 ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = ROOT / "results" / "published"
-STUDIES = ("demo", "laptop")
+STUDIES = ("theory", "demo", "laptop")
 HEADLINE_SEED = 99
 NETWORK_CLAIMS = {
     "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
     "delta_not_random": "... than a random change of the product or of its factors (ratio)",
-    "rank_grows": "its stable rank grows through training (rank correlation)",
-    "rank_grows_with_scale": "it grows with the init scale (rank correlation)",
+    "delta_not_turned": "... than with turned factors (ratio)",
+    "rank_grows": "its stable rank grows through training (last over minimum)",
+    "values_in_turn": "its singular values leave one after the other (steps of the third over those of the first)",
+    "values_in_turn_small_scale": "... from init scale 0.1",
+    "rank_grows_with_scale": "its stable rank grows with the init scale (rank correlation)",
 }
 
 
@@ -48,33 +51,46 @@ def claim_counts():
     for study in STUDIES:
         counts = claims(study)["verdict"].value_counts()
         said = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in MARKS)
-        lines.append(f"- [{study}](results/published/{study}/claims.md): {counts.sum()} claims, {said}")
+        lines.append(f"- [{study}](../results/published/{study}/claims.md): {counts.sum()} claims, {said}")
     return "\n".join(lines)
 
 
 def toy_claims():
-    """Claims about the toy model and the theorem, as far as the demo has the problems to test them."""
+    """Claims about the toy model and the theorem that the study `theory` tests."""
     rows = []
-    for row in (
-        claims("demo").query("not id.str.startswith('vit.') and verdict != 'not tested'", engine="python").itertuples()
-    ):
+    for row in tested("theory"):
         measured = f"{short(row.value)} ({row.relation} {short(row.threshold)})"
-        rows.append([f"{MARKS[row.verdict]} {row.verdict}", row.statement, row.source, measured])
-    return table(["verdict", "claim", "paper", "measured (threshold)"], rows)
+        rows.append([f"{MARKS[row.verdict]} {row.verdict}", row.statement, row.source, measured, row.n])
+    return table(["verdict", "claim", "paper", "measured (threshold)", "rests on"], rows)
+
+
+def tested(study):
+    """Tested claims of a study about the toy model, in order."""
+    found = claims(study)
+    return found[~found.index.str.startswith("vit.") & (found["verdict"] != "not tested")].itertuples()
 
 
 def network_claims():
-    """Claims about networks, by network and product."""
+    """Claims about networks: a row for each network and product, a column for each claim."""
     found = pd.concat([claims("demo"), claims("laptop")])
     found = found[found.index.str.startswith("vit.")]
-    names = {identity.split(".")[2]: row.statement.split(",")[0] for identity, row in found.iterrows()}
-    header = ["claim", *(f"{name}, {product}" for name in names.values() for product in PRODUCT_NAMES.values())]
+    places = list(dict.fromkeys(tuple(name.split(".")[2:]) for name in found.index if name.count(".") == 3))
+    kinds = {f"{text} {cell.relation} {short(cell.threshold)}": kind
+             for kind, text in NETWORK_CLAIMS.items()
+             for cell in found[found.index.str.startswith(f"vit.{kind}.")][:1].itertuples()}  # fmt: skip
     rows = []
-    for kind, statement in NETWORK_CLAIMS.items():
-        cells = [found.loc[f"vit.{kind}.{network}.{product}"] for network in names for product in PRODUCT_NAMES]
-        relation = f"{cells[0].relation} {short(cells[0].threshold)}"
-        rows.append([f"{statement} {relation}", *(f"{MARKS[cell.verdict]} {short(cell.value)}" for cell in cells)])
-    return table(header, rows)
+    for network, product in places:
+        cells = [found.loc[f"vit.{kind}.{network}.{product}"] for kind in kinds.values()]
+        if all(cell.verdict == "not tested" for cell in cells):
+            continue
+        name = ",".join(cells[0].statement.split(": ")[0].split(",")[:-1])
+        rows.append([f"{name}, {PRODUCT_NAMES[product]}", *map(measured, cells)])
+    return table(["", *kinds], rows)
+
+
+def measured(cell):
+    """The value of a claim with the mark of its verdict."""
+    return "not tested" if cell.verdict == "not tested" else f"{MARKS[cell.verdict]} {short(cell.value)}"
 
 
 def stage_times():
