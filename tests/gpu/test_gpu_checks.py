@@ -116,5 +116,5 @@ def test_bfloat16_that_is_not_in_use_is_found(tmp_path, monkeypatch):
 
 def test_a_checkpoint_without_the_state_of_the_optimizer_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, "load_state_dict", lambda *_: None)
-    with pytest.raises(Wrong, match="^metrics differ"):
+    with pytest.raises(Wrong, match="^losses differ"):
         checks.resumes(CPU, tmp_path, TINY)

@@ -86,7 +86,7 @@ def train_until(end, dataset, scratch, out, device, size, seeds, compiled):
             job = _job(dataset, scratch / place, device, size, alpha, seed, compiled)
             start, before = time.monotonic(), _epochs(job)
             _train(job, device, end)
-            if _epochs(job) > before or not (out / place / "spectra.parquet").exists():
+            if _epochs(job) > before or _epochs(job) and not (out / place / "spectra.parquet").exists():
                 _write_tables(job, out / place, device)
             spent = time.monotonic() - start
             found.append({"alpha": alpha, "seed": seed, "epochs": _epochs(job), "seconds": round(spent, 1)})
