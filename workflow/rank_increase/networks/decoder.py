@@ -31,7 +31,7 @@ class Layer(nn.Module):
         return self.residual * x + self.activation(x @ self.W_1[0]) @ self.W_2[0]
 
 
-@register.model("decoder", tables=["key_query"])
+@register.model("decoder", tables=["cosines", "key_query"])
 class Decoder(PlainModel):
     """A decoder without LayerNorm, whose embedding and output are drawn and not trained.
 

@@ -24,7 +24,7 @@ class Layer(nn.Module):
         return torch.relu(attended @ self.W_O[0].T)
 
 
-@register.model("patterns", tables=["ablations"])
+@register.model("patterns", tables=["ablations", "gradients"])
 class Patterns(PlainModel):
     """Attention and a two-layer perceptron whose second layer is fixed: each neuron speaks for one class.
 

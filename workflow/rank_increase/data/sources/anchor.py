@@ -22,7 +22,7 @@ def anchor(
     test: Count = 1000,
     seed: Seed = 0,
 ):
-    """The anchor function: a sequence of keys with an anchor a among them, and the label: the key after a, plus a mod 2.
+    """The anchor function: keys with an anchor a among them, and as the label the key after a, plus a mod 2.
 
     Tokens 1 to 4 are anchors, those after them keys.
 

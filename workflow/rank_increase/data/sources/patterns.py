@@ -57,7 +57,9 @@ def patterns(
     if relevant >= patterns or patterns > dim or overlap >= 1:
         raise DatasetError("patterns need `relevant` below `patterns`, `patterns` up to `dim`, and `overlap` below 1.")
     if few >= many or many + few > tokens:
-        raise DatasetError(f"{many} relevant and {few} confusing of {tokens} tokens make no majority: change the shares.")
+        raise DatasetError(
+            f"{many} relevant and {few} confusing of {tokens} tokens make no majority: change the shares."
+        )
     rng, splits = np.random.default_rng(seed), {}
     orthonormal = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
     common = orthonormal[:, :patterns].mean(1) * patterns**0.5
