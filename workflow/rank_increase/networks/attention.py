@@ -25,6 +25,14 @@ class Product(NamedTuple):
     B: str
 
 
+class Matrix(NamedTuple):
+    """A single matrix to measure, given by its name in the model's `weights`, of shape (heads, rows, columns)."""
+
+    name: str
+    layer: int
+    weight: str
+
+
 class Attention(nn.Module):
     """Multi-head softmax attention without biases, as in eq. (1) of the paper."""
 
@@ -78,6 +86,11 @@ def attention_products(layers):
         for layer in range(layers)
         for name in ("KQ", "VO")
     ]
+
+
+def attention_matrices(layers):
+    """The single matrices W_K, W_Q, W_V, W_O of this many layers: a list of `Matrix`."""
+    return [Matrix(name, layer, f"layer_{layer}.{name}") for layer in range(layers) for name in WEIGHTS]
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from torch import nn
 
 from rank_increase.networks.attention import (
     Attention,
+    attention_matrices,
     attention_products,
     attention_weights,
     scale_linear_layers,
@@ -124,6 +125,10 @@ class VisionTransformer(nn.Module):
     def products(self):
         """The products to measure: a list of `attention.Product`."""
         return attention_products(len(self.blocks))
+
+    def matrices(self):
+        """The single matrices to measure: a list of `attention.Matrix`."""
+        return attention_matrices(len(self.blocks))
 
     def weights(self):
         """Weights for snapshots, by name: the factors of `products`, tensors on the model's device."""

@@ -34,7 +34,7 @@ from rank_increase.options import (
     Size,
     Text,
 )
-from rank_increase.registry import RegistryError, registered
+from rank_increase.registry import RegistryError, find, registered
 from rank_increase.training.recipe import Recipe
 
 MIN_LOG_ALPHA = log_alpha("1e-150")  # below this, alpha^2 is zero in float64
@@ -52,7 +52,8 @@ TOY_TABLES = (
     "returns",
 )
 LINEAR_ATTENTION_TABLES = ("linear_attention", "linear_attention_losses")
-NETWORK_TABLES = ("metrics", "spectra", "measures")
+MODEL_TABLES = ("cosines", "key_query", "ablations", "gradients")  # of networks whose model registers them
+NETWORK_TABLES = ("metrics", "spectra", "measures", "matrices", *MODEL_TABLES)
 RESERVED = ("published", "benchmarks")  # folders of results/ that belong to no study
 MAX_TOY_BYTES = 10**12  # the most that a toy run may take: the memory of a large node
 Tolerance = Annotated[float, Field(gt=0, le=0.1, json_schema_extra={"must_be": "a positive number up to 0.1"})]
@@ -923,6 +924,13 @@ def headline_seed(study):
     return study.toy.runs[0].seeds[0] if seed is None else seed
 
 
+def networks_with(study, tables):
+    """Names of the networks that have all of these `NETWORK_TABLES`."""
+    wanted, extensions = set(tables) & set(MODEL_TABLES), tuple(study.extensions)
+    models = {name: find("model", network.model.family, extensions) for name, network in study.networks.items()}
+    return [name for name, model in models.items() if wanted.issubset(model.details.get("tables", ()))]
+
+
 def made_tables(study):
     """Names of the tables that a study makes, in order."""
     made = {
@@ -932,7 +940,7 @@ def made_tables(study):
         "perturbations": study.assumptions is not None,
         "returns": study.assumptions is not None and bool(plain_problems(study)),
         **dict.fromkeys(LINEAR_ATTENTION_TABLES, study.linear_attention is not None),
-        **dict.fromkeys(NETWORK_TABLES, bool(study.networks)),
+        **{table: bool(networks_with(study, [table])) for table in NETWORK_TABLES},
     }
     return [name for name, is_made in made.items() if is_made]
 
@@ -963,7 +971,8 @@ def figure_options(study, entry):
     options = {} if chosen is None else chosen.model_dump(exclude_none=True)
     implied = {}
     if set(entry.details["tables"]) & set(NETWORK_TABLES):
-        implied = {"network": next(iter(study.networks)), "networks": list(study.networks)}
+        networks = networks_with(study, entry.details["tables"])
+        implied = {"network": networks[0], "networks": networks}
     elif study.toy:
         implied = {"seed": headline_seed(study)}
     return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **entry.fixed}
@@ -972,7 +981,8 @@ def figure_options(study, entry):
 def shown_networks(study, entry):
     """Names of the networks whose tables a figure reads; all networks if it does not choose."""
     options = figure_options(study, entry)
-    return options.get("networks") or ([options["network"]] if "network" in options else list(study.networks))
+    shown = options.get("networks") or ([options["network"]] if "network" in options else None)
+    return shown or networks_with(study, entry.details["tables"])
 
 
 def explorer_start(study):
