@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from made_up import made_up
-from rank_increase.data.batches import Batches, _crop_and_flip, _Split
+from rank_increase.data.batches import Batches, _crop_and_flip, _Split, meta_batch
 from rank_increase.data.packed import open_dataset, pack
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def test_epoch_is_a_permutation_that_follows_from_seed_and_epoch(dataset):
     first = seen(0, 1)
     assert [len(batch) for batch in first] == [16] * 4
     rows = {row.numpy().tobytes() for batch in first for row in batch}
-    assert len(rows) == 64 and rows <= {image.tobytes() for image in opened.train_images}
+    assert len(rows) == 64 and rows <= {image.tobytes() for image in opened.train_samples}
     torch.testing.assert_close(first, seen(0, 1))
     assert not torch.equal(first[0], seen(0, 2)[0]) and not torch.equal(first[0], seen(1, 1)[0])
 
@@ -55,7 +55,7 @@ def test_test_split_is_seen_once(dataset):
 def test_normalised_images_have_zero_mean_and_unit_variance(dataset):
     opened = open_dataset(dataset)
     batches = Batches(opened, CPU, batch_size=70, seed=0)
-    images = batches.normalised(next(batches.train(1))[0])
+    images = batches.inputs(next(batches.train(1))[0])
     assert images.shape == (70, 2, 8, 8) and images.dtype == torch.float32
     images = images.double()  # of values up to about 4, each rounded three times
     close = {"atol": 3 * 4 * torch.finfo(torch.float32).eps, "rtol": 0}
@@ -63,11 +63,11 @@ def test_normalised_images_have_zero_mean_and_unit_variance(dataset):
     torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(2).double(), **close)
 
 
-def test_resident_images_are_read_like_mapped_ones(dataset):
+def test_resident_samples_are_read_like_mapped_ones(dataset):
     opened, places = open_dataset(dataset), [np.array([3, 1, 60]), np.array([0])]
-    mapped = _Split(opened.train_images, opened.train_labels, CPU)
-    resident = _Split(opened.train_images, opened.train_labels, CPU)
-    resident._resident = [torch.tensor(opened.train_images), torch.tensor(opened.train_labels)]
+    mapped = _Split(opened.train_samples, opened.train_labels, CPU)
+    resident = _Split(opened.train_samples, opened.train_labels, CPU)
+    resident._resident = [torch.tensor(opened.train_samples), torch.tensor(opened.train_labels)]
     for one, other in zip(mapped.read(places), resident.read(places), strict=True):
         torch.testing.assert_close(list(one), list(other))
 
@@ -83,6 +83,26 @@ def test_crop_and_flip_is_what_it_says():
         np.testing.assert_array_equal(result.numpy(), expected[:, ::-1] if flip else expected)
 
 
+@pytest.mark.parametrize("kind", ["tokens", "features"])
+@pytest.mark.parametrize("classes", [200, 300])
+def test_tokens_become_int64_and_features_stay_as_they_are(tmp_path, kind, classes):
+    rng = np.random.default_rng(0)
+    draw = {"tokens": lambda n: rng.integers(0, classes, (n, 6)), "features": lambda n: rng.normal(size=(n, 6))}[kind]
+    change = {f"{split}_samples": draw(count) for split, count in (("train", 9), ("test", 4))}
+    source, arrays = made_up(rng, train=9, test=4, shape=(6,), classes=classes, kind=kind, **change)
+    pack(tmp_path / "set", source, {})
+    opened = open_dataset(tmp_path / "set")
+    batches = Batches(opened, CPU, batch_size=9, seed=0)
+    samples, labels = next(batches.train(1))
+    inputs, order = batches.inputs(samples), np.random.default_rng([0, 1]).permutation(9)
+    expected = arrays["train_samples"].astype(np.int64 if kind == "tokens" else np.float32)[order]
+    torch.testing.assert_close(inputs, torch.tensor(expected), rtol=0, atol=0)
+    torch.testing.assert_close(labels, torch.tensor(arrays["train_labels"][order]))
+    assert meta_batch(kind, (6,)).dtype == inputs.dtype and meta_batch(kind, (6,)).shape == inputs[:1].shape
+    with pytest.raises(ValueError, match=f"`augment` crops and flips images, but the samples are {kind}"):
+        Batches(opened, CPU, batch_size=9, seed=0, augment=True)
+
+
 def test_batch_larger_than_the_dataset_is_refused(dataset):
-    with pytest.raises(ValueError, match="`batch_size` is 71, more than the 70 training images"):
+    with pytest.raises(ValueError, match="`batch_size` is 71, more than the 70 training samples"):
         Batches(open_dataset(dataset), CPU, batch_size=71, seed=0)

@@ -221,5 +221,14 @@ def test_scaling_reaches_linear_layers_within_modules_and_nothing_else():
 def test_it_is_registered_with_its_sizes_as_options():
     entry = find("model", "vit")
     assert entry.load() is VisionTransformer
-    assert set(entry.options().model_fields) == set(SIZES)
+    assert set(entry.options().model_fields) == {*SIZES, "position_std"}
     assert all(entry.options().model_fields[name].description for name in SIZES)
+
+
+def test_positions_and_class_token_have_the_std_of_the_option():
+    for std in (0.02, 1.0):
+        model = make(position_std=std, shape=(64, 64, 3), dim=64)
+        assert model.position.detach().std().item() == pytest.approx(std, rel=0.05)
+        assert model.class_token.detach().std().item() == pytest.approx(std, rel=0.4)
+    assert torch.equal(make().position, make(position_std=0.02).position)  # the default
+    assert not make(position_std=0.0).position.any()

@@ -14,7 +14,7 @@ from rank_increase.study.configuration import read_config, read_study
 ROOT = Path(__file__).parents[2]
 # No two sizes are equal, so that no mix-up goes unnoticed.
 MODEL = {"patch_size": 2, "dim": 24, "depth": 3, "heads": 5, "dim_head": 8, "mlp_dim": 20}
-IMAGES = {"train": 100, "test": 30, "shape": [12, 12, 3], "classes": 4}
+IMAGES = {"train": 100, "test": 30, "kind": "pixels", "shape": [12, 12, 3], "label_shape": [], "classes": 4}
 
 
 def changed(config, **sections):
@@ -98,11 +98,12 @@ def test_cost_of_a_run(config):
 
 def test_a_packed_dataset_is_asked_before_the_configuration(config, tmp_path):
     study = read_study(config)
-    assert plan.known_images(study, "digits", tmp_path)["train"] == 1438
-    assert plan.known_images(study, "other", tmp_path) is None
-    manifest = {"counts": {"train": 5, "test": 2}, "shape": [4, 4, 1], "classes": ["a", "b"]}
+    assert plan.known_samples(study, "digits", tmp_path)["train"] == 1438
+    assert plan.known_samples(study, "other", tmp_path) is None
+    of_sample = {"kind": "tokens", "shape": [4], "label_shape": [4]}
+    manifest = {"counts": {"train": 5, "test": 2}, **of_sample, "classes": ["a", "b"]}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert plan.known_images(study, "digits", tmp_path) == {"train": 5, "test": 2, "shape": [4, 4, 1], "classes": 2}
+    assert plan.known_samples(study, "digits", tmp_path) == {"train": 5, "test": 2, **of_sample, "classes": 2}
 
 
 def test_text_with_and_without_measurements(config, tmp_path):

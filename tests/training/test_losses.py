@@ -72,6 +72,14 @@ def test_loss_is_the_sum_over_samples_and_never_negative(name, seed, samples, cu
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_loss_of_a_label_for_each_position_is_the_mean_over_them(name):
+    outputs, labels = drawn(3, samples=12)
+    of_each = [LOSSES[name](outputs[n : n + 1], labels[n : n + 1]) for n in range(12)]
+    expected = torch.stack(of_each).reshape(3, 4).mean(1).sum()
+    torch.testing.assert_close(LOSSES[name](outputs.reshape(3, 4, 4), labels.reshape(3, 4)), expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_outputs_of_half_precision_are_summed_in_single(name):
     outputs, labels = drawn(0, samples=4000)
     half = outputs.detach().bfloat16()

@@ -106,7 +106,7 @@ def test_a_process_that_loses_another_leaves_it_to_the_launcher_to_say_why(job, 
 
 @pytest.mark.slow
 def test_failure_of_two_processes_is_one_sentence(job, loopback):
-    with pytest.raises(ValueError, match="^`batch_size` is 71, more than the 70 training images.$"):
+    with pytest.raises(ValueError, match="^`batch_size` is 71, more than the 70 training samples.$"):
         train(replace(job, recipe=recipe(batch_size=71)), 2)
 
 
@@ -119,7 +119,7 @@ def overwrite(path):
     os.utime(path, ns=times)
 
 
-@pytest.mark.parametrize("name", ["train_images", "test_images", "train_labels", "test_labels"])
+@pytest.mark.parametrize("name", ["train_samples", "test_samples", "train_labels", "test_labels"])
 def test_dataset_that_was_changed_in_place_is_refused_also_by_a_finished_run(job, dataset, tmp_path, name):
     copy = tmp_path / "data"
     shutil.copytree(dataset, copy)

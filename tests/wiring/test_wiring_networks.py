@@ -79,7 +79,7 @@ def test_packed_dataset_is_scikit_learns_digits(wired):
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in ("train", "test"):
         images, labels = split(name)
-        np.testing.assert_array_equal(np.load(folder / f"{name}_images.npy"), images[..., None])
+        np.testing.assert_array_equal(np.load(folder / f"{name}_samples.npy"), images[..., None])
         np.testing.assert_array_equal(np.load(folder / f"{name}_labels.npy"), labels)
         assert manifest["counts"][name] == len(labels)
     pixels = split("train")[0]

@@ -252,7 +252,8 @@ def test_nothing_runs_again_for_a_comment_another_extension_or_another_place(stu
 def test_the_plan_counts_a_model_that_is_an_extension():
     config = read_config(STUDY)
     study = read_study(config | located_extensions(config, [STUDY]))
-    cost = model_cost(study.networks["mlp"], {"shape": [8, 8, 1], "classes": 4}, tuple(study.extensions))
+    samples = {"kind": "pixels", "shape": [8, 8, 1], "classes": 4}
+    cost = model_cost(study.networks["mlp"], samples, tuple(study.extensions))
     assert cost["parameters"] == 64 * 16 + 16 + 2 * (2 * 16 + 2 * 16 * 6) + 16 * 4 + 4
     assert cost["forward"] == 2 * (64 * 16 + 2 * 2 * 16 * 6 + 16 * 4)
     assert cost["products"] == [(1, 6, 12)] * 2

@@ -58,7 +58,7 @@ RULES = os.path.realpath(str(workflow.current_basedir))
 RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
-PACKED_ARRAYS = [f"{split}_{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
+PACKED_ARRAYS = [f"{split}_{part}.npy" for split in ("train", "test") for part in ("samples", "labels")]
 # Before a rule runs, Snakemake deletes its declared outputs, even if another study has just packed them. So in a folder
 # that studies share, only the manifest is declared, as a file that is updated, which Snakemake leaves in place.
 DECLARED_ARRAYS = [] if STUDY.data_dir else PACKED_ARRAYS

@@ -21,73 +21,88 @@ class Batches:
     dataset : packed.Dataset
     device : torch.device
     batch_size : int
-        Images in a step, over all processes. The incomplete last batch of an epoch is dropped.
+        Samples in a step, over all processes. The incomplete last batch of an epoch is dropped.
     seed : int
     augment : bool
         Whether to crop images at random, with a margin of an eighth of their side, and to flip them at random.
     rank, processes : int
-        Each process sees every `processes`-th image of a batch.
+        Each process sees every `processes`-th sample of a batch.
 
     Raises
     ------
     ValueError
-        If a batch is larger than the dataset.
+        If a batch is larger than the dataset, or other samples than images are to be cropped and flipped.
     """
 
     def __init__(self, dataset, device, *, batch_size, seed, augment=False, rank=0, processes=1):
         self._count = len(dataset.train_labels)
         self.steps = self._count // batch_size  # in an epoch
         if not self.steps:
-            raise ValueError(f"`batch_size` is {batch_size}, more than the {self._count} training images.")
+            raise ValueError(f"`batch_size` is {batch_size}, more than the {self._count} training samples.")
+        self._kind = dataset.manifest["kind"]
+        if augment and self._kind != "pixels":
+            raise ValueError(f"`augment` crops and flips images, but the samples are {self._kind}: set it to false.")
         self.batch_size, self._seed, self._augment = batch_size, seed, augment
         self._rank, self._processes = rank, processes
-        self._mean = torch.tensor(dataset.manifest["mean"], dtype=torch.float32, device=device)
-        self._std = torch.tensor(dataset.manifest["std"], dtype=torch.float32, device=device)
-        self._train = _Split(dataset.train_images, dataset.train_labels, device)
-        self._test = _Split(dataset.test_images, dataset.test_labels, device)
+        if self._kind == "pixels":
+            self._mean = torch.tensor(dataset.manifest["mean"], dtype=torch.float32, device=device)
+            self._std = torch.tensor(dataset.manifest["std"], dtype=torch.float32, device=device)
+        self._train = _Split(dataset.train_samples, dataset.train_labels, device)
+        self._test = _Split(dataset.test_samples, dataset.test_labels, device)
         self.test_count = len(dataset.test_labels)
 
     def train(self, epoch, first_step=0):
-        """Yield this process's part of each step: images (n, height, width, channels), uint8, and labels (n,)."""
+        """Yield this process's part of each step: samples (n, *shape) as packed, and labels (n,) or (n, length)."""
         rng = np.random.default_rng([self._seed, epoch])
         order = rng.permutation(self._count)
-        margin = self._train.images.shape[1] // 8
-        shifts = rng.integers(0, 2 * margin + 1, size=(self._count, 2))
-        flips = rng.integers(0, 2, size=self._count)
+        if self._augment:
+            margin = self._train.samples.shape[1] // 8
+            shifts = rng.integers(0, 2 * margin + 1, size=(self._count, 2))
+            flips = rng.integers(0, 2, size=self._count)
         places = [
             np.arange(step * self.batch_size + self._rank, (step + 1) * self.batch_size, self._processes)
             for step in range(first_step, self.steps)
         ]
-        for chosen, (images, labels) in zip(places, self._train.read([order[p] for p in places]), strict=True):
-            yield _crop_and_flip(images, shifts[chosen], flips[chosen], margin) if self._augment else images, labels
+        for chosen, (samples, labels) in zip(places, self._train.read([order[p] for p in places]), strict=True):
+            yield _crop_and_flip(samples, shifts[chosen], flips[chosen], margin) if self._augment else samples, labels
 
     def test(self, size):
-        """Yield images and labels of this process's part of the test split, at most `size` at a time."""
+        """Yield samples and labels of this process's part of the test split, at most `size` at a time."""
         places = np.arange(self._rank, self.test_count, self._processes)
         return self._test.read([places[start : start + size] for start in range(0, len(places), size)])
 
-    def normalised(self, images):
-        """Images (n, channels, height, width), float32, normalised by mean and deviation of the train split."""
-        return ((images.float() - self._mean) / self._std).permute(0, 3, 1, 2)
+    def inputs(self, samples):
+        """Samples in the form that a model takes.
+
+        Pixels become images (n, channels, height, width), float32, normalised by mean and deviation of the train split;
+        tokens become int64; features are float32 already.
+        """
+        if self._kind == "pixels":
+            return ((samples.float() - self._mean) / self._std).permute(0, 3, 1, 2)
+        return samples.long() if self._kind == "tokens" else samples
 
 
-def meta_batch(shape):
+def meta_batch(kind, shape):
     """One sample in the form that a model takes, on torch's meta device, without numbers: for counting FLOPs."""
-    height, width, channels = shape
-    return torch.empty((1, channels, height, width), device="meta")
+    if kind == "pixels":
+        height, width, channels = shape
+        shape = channels, height, width
+    return torch.empty((1, *shape), dtype=torch.int64 if kind == "tokens" else torch.float32, device="meta")
 
 
 class _Split:
-    """Images and labels of a split: on a GPU if they fit there, else read when needed."""
+    """Samples and labels of a split: on a GPU if they fit there, else read when needed."""
 
-    def __init__(self, images, labels, device):
-        self.images, self._labels, self._device = images, labels, device
+    def __init__(self, samples, labels, device):
+        self.samples, self._labels, self._device = samples, labels, device
         self._resident = None
-        if device.type != "cpu" and images.nbytes < DEVICE_SHARE * _free_memory(device):
-            self._resident = [torch.tensor(array, device=device) for array in (images, labels)]
+        if device.type != "cpu" and samples.nbytes + labels.nbytes < DEVICE_SHARE * _free_memory(device):
+            if samples.dtype in (np.uint16, np.uint32):  # which torch does not index on every device
+                samples = samples.astype(np.int32)
+            self._resident = [torch.tensor(array, device=device) for array in (samples, labels)]
 
     def read(self, batches):
-        """Yield images and labels on the device for each array of indices in `batches`."""
+        """Yield samples and labels on the device for each array of indices in `batches`."""
         if self._resident:
             for places in batches:
                 places = torch.from_numpy(places).to(self._device, non_blocking=True)
@@ -95,16 +110,17 @@ class _Split:
         elif self._device.type == "cpu":
             yield from map(self._gather, batches)
         else:  # reads some batches ahead while the device computes
-            for images, labels in map_in_order(self._gather, batches, READERS):
-                yield images.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
+            for samples, labels in map_in_order(self._gather, batches, READERS):
+                yield samples.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
     def _gather(self, places):
-        """A copy of only these images and labels: the memory map is never read as a whole."""
+        """A copy of only these samples and labels: the memory map is never read as a whole."""
         pinned = self._device.type == "cuda"
-        images = torch.empty((len(places), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
-        np.take(self.images, places, axis=0, out=images.numpy(), mode="clip")  # other modes make another copy
+        dtype = getattr(torch, self.samples.dtype.name)
+        samples = torch.empty((len(places), *self.samples.shape[1:]), dtype=dtype, pin_memory=pinned)
+        np.take(self.samples, places, axis=0, out=samples.numpy(), mode="clip")  # other modes make another copy
         labels = torch.from_numpy(self._labels[places])
-        return images, labels.pin_memory() if pinned else labels
+        return samples, labels.pin_memory() if pinned else labels
 
 
 def _free_memory(device):

@@ -9,7 +9,7 @@ from rank_increase.networks.attention import (
     attention_weights,
     scale_linear_layers,
 )
-from rank_increase.options import Count
+from rank_increase.options import Count, NotNegative
 from rank_increase.registry import register
 
 
@@ -54,11 +54,14 @@ class VisionTransformer(nn.Module):
         Features of a head.
     mlp_dim : int
         Features between the two layers of an MLP.
+    position_std : float
+        Standard deviation of the initial positions and class token. The paper does not say; [DBK+20] take 0.02, some
+        other implementations 1.
 
     Raises
     ------
     ValueError
-        If images are not square, or patches do not fill them.
+        If samples are not square images, or patches do not fill them.
     """
 
     def __init__(
@@ -72,8 +75,11 @@ class VisionTransformer(nn.Module):
         heads: Count,
         dim_head: Count,
         mlp_dim: Count,
+        position_std: NotNegative = 0.02,
     ):
         super().__init__()
+        if len(shape) != 3:
+            raise ValueError(f"samples of shape {tuple(shape)} are no images, as this model needs them.")
         side, width, channels = shape
         if side != width:
             raise ValueError(f"images of {side} x {width} pixels are not square, as this model needs them.")
@@ -81,9 +87,8 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patches of {patch_size} pixels do not fill images of {side}: choose a divisor.")
         self.patch_size = patch_size
         self.patch_embedding = nn.Linear(channels * patch_size**2, dim)
-        # The paper does not say; [DBK+20] initialize positions with 0.02.
-        self.class_token = nn.Parameter(0.02 * torch.randn(dim))
-        self.position = nn.Parameter(0.02 * torch.randn((side // patch_size) ** 2 + 1, dim))
+        self.class_token = nn.Parameter(position_std * torch.randn(dim))
+        self.position = nn.Parameter(position_std * torch.randn((side // patch_size) ** 2 + 1, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, dim_head, mlp_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)

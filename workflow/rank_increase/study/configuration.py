@@ -418,17 +418,21 @@ class Rate(Section):
     """Share of the peak rate that training reaches."""
 
 
-class Images(Section):
+class Samples(Section):
     """Size of a dataset that is not packed yet."""
 
     train: Count
     """Training samples."""
     test: Count
     """Test samples."""
+    kind: Literal["pixels", "tokens", "features"] = "pixels"
+    """What a sample consists of."""
     shape: list[Count]
-    """Shape of a sample: height, width and channels of an image."""
+    """Shape of a sample: height, width and channels of an image, length of a sequence of tokens."""
+    label_shape: list[Count] = []
+    """Shape of a label: none, or the length if each position has one."""
     classes: Count
-    """Number of classes."""
+    """Number of classes; of tokens, the size of the vocabulary."""
 
 
 class Plan(Section):
@@ -438,7 +442,7 @@ class Plan(Section):
     """One GPU in bf16: 312 (A100), 989 (H100, H200) TFLOP/s."""
     cpu: Rate = Rate(peak_tflops=0.06, utilisation=0.4)
     """One CPU core of a server or laptop in float32: 0.05 to 0.15 TFLOP/s."""
-    datasets: dict[Name, Images] = {}
+    datasets: dict[Name, Samples] = {}
     """Sizes of datasets that are not packed yet, by name."""
 
 

@@ -5,9 +5,11 @@ A FLOP is a floating point operation; the product of (m, k) and (k, n) matrices 
 
 import csv
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
+from rank_increase.data.packed import sample_dtype
 from rank_increase.notation import log_alpha
 from rank_increase.registry import find
 from rank_increase.study.configuration import (
@@ -24,14 +26,14 @@ ROW_BYTES = 60  # of a row of spectra besides its singular values, compressed
 TOY_SHARE = 0.1  # of a core's rate that a toy gradient reaches, with small products in float64
 
 
-def model_cost(network, images, extensions=()):
+def model_cost(network, samples, extensions=()):
     """The cost of a network's model, by running it without numbers (torch's meta device).
 
     Parameters
     ----------
     network : study.configuration.Network
-    images : dict
-        From `known_images`.
+    samples : dict
+        From `known_samples`.
     extensions : tuple of str
         Python files that register further models.
 
@@ -49,8 +51,8 @@ def model_cost(network, images, extensions=()):
 
     options = network.model.model_dump(exclude={"family"})
     with torch.device("meta"):
-        model = find("model", network.model.family, extensions).load()(images["shape"], images["classes"], **options)
-        batch = meta_batch(images["shape"])
+        model = find("model", network.model.family, extensions).load()(samples["shape"], samples["classes"], **options)
+        batch = meta_batch(samples["kind"], samples["shape"])
     with FlopCounterMode(display=False) as forward:
         output = model(batch)
     with FlopCounterMode(display=False) as backward:
@@ -106,8 +108,8 @@ def slurm_job_counts(counts):
     return {name: count for name, count in groups.items() if count}
 
 
-def known_images(study, name, folder):
-    """Size of a dataset, as packed or else from `plan.datasets`: `train` and `test` samples, `shape`, `classes`.
+def known_samples(study, name, folder):
+    """Size of a dataset, as packed or else from `plan.datasets`: a dict with the keys of `configuration.Samples`.
 
     None if it is neither packed in `folder` nor listed there.
     """
@@ -115,18 +117,19 @@ def known_images(study, name, folder):
     if not manifest.exists():
         return study.plan.datasets[name].model_dump() if name in study.plan.datasets else None
     manifest = json.loads(manifest.read_text())
-    return {**manifest["counts"], "shape": manifest["shape"], "classes": len(manifest["classes"])}
+    of_sample = {key: manifest[key] for key in ("kind", "shape", "label_shape")}
+    return {**manifest["counts"], **of_sample, "classes": len(manifest["classes"])}
 
 
-def run_cost(study, network, images):
+def run_cost(study, network, samples):
     """The cost of a run of a network.
 
     Parameters
     ----------
     study : study.configuration.Study
     network : study.configuration.Network
-    images : dict
-        From `known_images`.
+    samples : dict
+        From `known_samples`.
 
     Returns
     -------
@@ -141,7 +144,7 @@ def run_cost(study, network, images):
         hours
             Wall time on all devices, at the rate in `plan.gpu` or `plan.cpu`.
         packed
-            Bytes of the dataset: one per pixel value and eight per label.
+            Bytes of the dataset: one per pixel, one or two per token, four per feature, and eight per label.
         snapshots
             Bytes of the weights in float32 at all snapshots.
         checkpoints
@@ -150,15 +153,14 @@ def run_cost(study, network, images):
             Bytes of singular values: 8 each, twice, as the tables of the run and of the network both hold them.
     """
     recipe, hardware = network.recipe, network.hardware
-    cost = model_cost(network, images, tuple(study.extensions))
-    steps = images["train"] // recipe.batch_size
-    flops = recipe.epochs * (cost["training"] * steps * recipe.batch_size + cost["forward"] * images["test"])
+    cost = model_cost(network, samples, tuple(study.extensions))
+    steps = samples["train"] // recipe.batch_size
+    flops = recipe.epochs * (cost["training"] * steps * recipe.batch_size + cost["forward"] * samples["test"])
     device, devices = ("GPU", hardware.gpu) if hardware.gpu else ("core", hardware.threads)
     rate = study.plan.gpu if hardware.gpu else study.plan.cpu
     snapshots = len(recipe.snapshot_steps(steps))
-    size = 1
-    for length in images["shape"]:
-        size *= length
+    itemsize = sample_dtype(samples["kind"], samples["classes"]).itemsize
+    of_sample = itemsize * math.prod(samples["shape"]) + 8 * math.prod(samples["label_shape"])
     spectra = sum(
         heads * ((snapshots + 1) * (8 * trained + ROW_BYTES) + 3 * snapshots * (8 * change + ROW_BYTES))
         for heads, trained, change in cost["products"]
@@ -169,7 +171,7 @@ def run_cost(study, network, images):
         "device": device,
         "devices": devices,
         "hours": flops / (rate.peak_tflops * 1e12 * rate.utilisation * devices) / 3600,
-        "packed": (images["train"] + images["test"]) * (size + 8),
+        "packed": (samples["train"] + samples["test"]) * of_sample,
         "snapshots": 4 * snapshots * cost["weights"],
         "checkpoints": 3 * 3 * cost["parameters"] * 4,
         "spectra": 2 * spectra,
@@ -220,9 +222,9 @@ def describe(study, datasets, benchmarks):
     """
     costs, notes = {}, []
     for name, network in study.networks.items():
-        images = known_images(study, network.dataset, Path(datasets) / network.dataset)
-        if images:
-            costs[name] = run_cost(study, network, images)
+        samples = known_samples(study, network.dataset, Path(datasets) / network.dataset)
+        if samples:
+            costs[name] = run_cost(study, network, samples)
         else:
             notes.append(
                 f"{name} is left out: the size of {network.dataset} is not known before it is packed;"

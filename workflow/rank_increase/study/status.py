@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rank_increase.ownership import SILENCE, Owner, current_owner
 from rank_increase.study.configuration import ConfigError, Study, network_runs, toy_runs, trained_runs
-from rank_increase.study.plan import known_images
+from rank_increase.study.plan import known_samples
 from rank_increase.study.text import size_text, text_table
 
 SHOWN_SILENCE = 2 * SILENCE  # clocks of two machines may differ a little
@@ -108,8 +108,8 @@ def _last_metrics(path, now):
 def _seconds_left(place, run, row, since):
     """Remaining seconds at the speed of the last epoch; a test sample, forward only, counts as a third."""
     network = place.study.networks[run["network"]]
-    images = known_images(place.study, network.dataset, Path(place.datasets) / network.dataset)
-    of_epoch = row["step"] / row["epoch"] * network.recipe.batch_size + (images["test"] / 3 if images else 0)
+    samples = known_samples(place.study, network.dataset, Path(place.datasets) / network.dataset)
+    of_epoch = row["step"] / row["epoch"] * network.recipe.batch_size + (samples["test"] / 3 if samples else 0)
     epochs = network.recipe.epochs - row["epoch"]
     return max(0.0, epochs * of_epoch / row["images_per_second"] - max(0.0, since))
 
@@ -155,7 +155,7 @@ def _label(run):
 
 
 def _running_rows(progress):
-    rows = [["", "epochs", "train loss", "test accuracy", "images/s", "time left", "heartbeat", "on", "Slurm job"]]
+    rows = [["", "epochs", "train loss", "test accuracy", "samples/s", "time left", "heartbeat", "on", "Slurm job"]]
     for one in progress:
         row, owner = one.metrics, one.owner
         numbers = ["", "", ""]

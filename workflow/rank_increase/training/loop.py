@@ -24,7 +24,7 @@ from rank_increase.training.checkpoints import Checkpoints, Stopped
 from rank_increase.training.recipe import Recipe
 from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path, write_snapshot
 
-TEST_PASS = 512  # test images per pass, unless the training passes are smaller
+TEST_PASS = 512  # test samples per pass, unless the training passes are smaller
 AGREEMENT = 10  # steps between agreements of several processes on whether to save or stop
 logger = logging.getLogger("rank_increase")
 
@@ -45,12 +45,12 @@ class Job:
     alpha : float
         Init scale, 1 for torch's default initial values.
     seed : int
-        Seed of the initial weights and of the order of the images.
+        Seed of the initial weights and of the order of the samples.
     code : str
         Digest of the code: a run does not resume from a checkpoint of other code.
     checkpoint_minutes : float
     pass_size : int
-        Images that a device processes at once; 0 for no limit.
+        Samples that a device processes at once; 0 for no limit.
     threads : int
         Threads of each process, on the CPU.
     label : str
@@ -187,9 +187,9 @@ class Run:
         steps = self.batches.steps
         first_step, start = self.step - (epoch - 1) * steps, time.perf_counter()
         self.model.train()
-        for images, labels in self.batches.train(epoch, first_step):
+        for samples, labels in self.batches.train(epoch, first_step):
             learning_rate = self.recipe.learning_rate_at(self.step, steps)
-            self._update(images, labels, learning_rate)
+            self._update(samples, labels, learning_rate)
             self.step += 1
             if self.first:
                 advance(self.step, self._note(epoch, first_step, start))
@@ -211,7 +211,7 @@ class Run:
             "images_per_second": (steps - first_step) * self.recipe.batch_size / seconds,
         }
 
-    def _update(self, images, labels, learning_rate):
+    def _update(self, samples, labels, learning_rate):
         """One step on the mean loss of the batch, in passes of at most `pass_size` samples."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -220,18 +220,25 @@ class Run:
         for begin in range(0, len(labels), size):
             last = begin + size >= len(labels)
             with nullcontext() if last or self.processes == 1 else self.forward.no_sync():
-                loss = self._forward(images[begin : begin + size], labels[begin : begin + size])
+                loss = self._forward(samples[begin : begin + size], labels[begin : begin + size])
                 # DDP averages gradients over the processes; times their number, this is the sum over the batch.
                 (loss * (self.processes / self.recipe.batch_size)).backward()
         self.optimizer.step()
 
-    def _forward(self, images, labels):
-        """Sum of the loss over these images; adds them to the totals."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.forward(self.batches.normalised(images))
+    def _forward(self, samples, labels):
+        """Sum of the loss over these samples, of its mean over the positions of each; adds them to the totals."""
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.is_mixed(kind)):
+            logits = self.forward(self.batches.inputs(samples))
+        if logits.shape[:-1] != labels.shape:
+            raise ValueError(
+                f"the model gives outputs of shape {tuple(logits.shape[1:])} for a sample, which do not fit labels of"
+                f" shape {tuple(labels.shape[1:])}: choose a model that predicts what the dataset labels."
+            )
         loss = self.loss(logits, labels)
         with torch.no_grad():
-            self.totals += torch.stack([loss.detach(), (logits.argmax(dim=1) == labels).sum()]).to(self.totals.dtype)
+            right = (logits.argmax(dim=-1) == labels).sum() / labels.shape[1:].numel()
+            self.totals += torch.stack([loss.detach(), right]).to(self.totals.dtype)
         return loss
 
     def _test(self):
@@ -239,8 +246,8 @@ class Run:
         of_training, self.totals = self.totals, torch.zeros_like(self.totals)
         self.model.eval()
         with torch.no_grad():
-            for images, labels in self.batches.test(min(self.job.pass_size or TEST_PASS, TEST_PASS)):
-                self._forward(images, labels)
+            for samples, labels in self.batches.test(min(self.job.pass_size or TEST_PASS, TEST_PASS)):
+                self._forward(samples, labels)
         totals, self.totals = self.totals, of_training
         return (self._summed(totals) / self.batches.test_count).tolist()
 
@@ -260,7 +267,7 @@ class Run:
             trained = (self.step - (epoch - 1) * steps - first_step) * self.recipe.batch_size
             loss, right = (self.totals.cpu() / seen).tolist()
             rate = trained / (time.perf_counter() - start)
-            return f"epoch {epoch}, loss {loss:.3f}, accuracy {100 * right:.1f} %, {rate:.0f} images/s"
+            return f"epoch {epoch}, loss {loss:.3f}, accuracy {100 * right:.1f} %, {rate:.0f} samples/s"
 
         return note
 

@@ -1,6 +1,7 @@
 """How a network is trained: the section `recipe` of the configuration, and the schedules that follow from it."""
 
 import math
+from typing import Literal
 
 from rank_increase.options import Count, Flag, Positive, Section, Size
 
@@ -22,10 +23,16 @@ class Recipe(Section):
     """The optimizer: a name, or {name: ..., options}."""
     augment: Flag = False
     """Whether to crop and flip images at random. The paper does not mention it."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of activations; weights are always float32. auto: bfloat16 on CUDA, float32 elsewhere."""
     snapshots: Count = 12
     """Number of epochs after which weights are kept: 0, the last, and others evenly spaced in log(epoch)."""
     snapshots_per_doubling: Size = 0
     """Number of further snapshots each time the step doubles, at steps evenly spaced in log(step)."""
+
+    def is_mixed(self, device):
+        """Whether activations are bfloat16 on a device of this type, such as "cuda" or "cpu"."""
+        return self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")
 
     def learning_rate_at(self, step, steps):
         """Learning rate of a step, from 0, if an epoch has `steps`: a linear rise, then a cosine to 0.
