@@ -22,8 +22,9 @@ _MATRIX = [
     ("step", pa.int64()),  # of the optimizer; 0 is the initialization
     ("epoch", pa.float64()),  # the same in epochs
     *_PLACE,
-    # initial, trained, delta (the change by training); random_product (a random change of the same norm) and
-    # noisy_factors (the change when each factor gets noise with the norm of its own change by training)
+    # initial, trained, delta (the change by training); random_product (a random change of the same norm),
+    # noisy_factors (the change when each factor gets noise with the norm of its own change by training), and
+    # turned_factors (the change when each factor gets its own change by training with random singular vectors)
     ("matrix", pa.dictionary(pa.int32(), pa.string())),
 ]
 SCHEMAS = {
