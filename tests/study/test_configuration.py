@@ -36,7 +36,7 @@ def config():
     return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["config", "laptop", "paper", "template"])
+@pytest.mark.parametrize("name", ["config", "language", "laptop", "paper", "template"])
 def test_the_studies_in_the_repository_have_no_mistake(name):
     study = read_study(read_config(ROOT / "config" / f"{name}.yaml"))
     assert study.study == {"config": "demo", "template": "mine"}.get(name, name)

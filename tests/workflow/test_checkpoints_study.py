@@ -18,7 +18,7 @@ from rank_increase.tables import read_provenance, read_table
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-STEPS, SEEDS = (0, 1, 4, 8), (3, 5)
+STEPS, SEEDS = (0, 1, 4, 8), (3, 5, 8)
 HEADS, DIM = 2, 12
 STUDY = {
     "study": "adopted",
@@ -118,7 +118,7 @@ def test_measures_figure_claims_and_explorer_are_made_as_of_trained_networks(res
     assert "has no rows" not in (results / "logs/figures/fig12.log").read_text()
     claims = read_table(results / "claims.parquet").set_index("id")
     assert claims.loc["vit.rank_grows.vit.KQ", "verdict"] != "not tested"
-    assert claims.loc["vit.rank_grows.vit.KQ", "n"] == "2 seeds, 4 heads each"
+    assert claims.loc["vit.rank_grows.vit.KQ", "n"] == "3 seeds, 4 heads each"
     assert "A ViT of torchvision" in claims.loc["vit.rank_grows.vit.KQ", "statement"]
     assert "A ViT of torchvision" in (results / "explorer.html").read_text()
 
@@ -150,9 +150,9 @@ def test_results_outlive_their_checkpoints_and_follow_their_changes(folder, resu
 
 def test_plan_and_status_count_what_is_only_imported(folder):
     _, plan = snakemake(folder, "plan")
-    assert re.search(r"(?m)^ *import_checkpoints +2$", plan) and "train_network" not in plan
+    assert re.search(r"(?m)^ *import_checkpoints +3$", plan) and "train_network" not in plan
     _, status = snakemake(folder, "status")
-    assert re.search(r"their spectra +2 +0 +2", status)
+    assert re.search(r"their spectra +3 +0 +3", status)
 
 
 def test_a_mistake_in_the_files_is_one_sentence(folder):
