@@ -36,7 +36,7 @@ def config():
     return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["config", "laptop", "paper", "template"])
+@pytest.mark.parametrize("name", ["config", "language", "laptop", "paper", "template"])
 def test_the_studies_in_the_repository_have_no_mistake(name):
     study = read_study(read_config(ROOT / "config" / f"{name}.yaml"))
     assert study.study == {"config": "demo", "template": "mine"}.get(name, name)
@@ -102,6 +102,31 @@ def test_a_study_may_have_networks_alone(config):
     assert not {"fig02", "fig07", "fig_limit"} & set(drawn_figures(study))
 
 
+def test_a_study_may_have_checkpoints_alone():
+    series = {"pythia": {**SERIES, "seeds": [4], "label": "Pythia"}}
+    study = read_study({"study": "mine", "checkpoints": series})
+    assert network_runs(study) == [{"network": "pythia", "alpha": "1", "seed": 4}]
+    assert made_tables(study) == ["spectra", "measures"]
+    drawn = drawn_figures(study)
+    assert {"fig01", "fig12"} <= set(drawn)
+    assert figure_options(study, drawn["fig12"]) == {"network": "pythia", "seed": 4}
+    assert shown_networks(study, drawn["fig01"]) == ["pythia"]
+    assert explorer_start(study) == {"scale": "1", "seed": 4}
+
+
+def test_checkpoints_stand_beside_networks(config):
+    config["checkpoints"] = {"pythia": {**SERIES, "seeds": [4]}}
+    study = read_study(config)
+    runs = [(run["network"], run["alpha"]) for run in network_runs(study)]
+    assert runs == [("digits", "0.1"), ("digits", "0.3"), ("digits", "1"), ("pythia", "1")]
+    assert {"metrics", "spectra"} <= set(made_tables(study))
+    figures = drawn_figures(study)
+    assert shown_networks(study, figures["fig01"]) == ["digits", "pythia"]
+    assert figure_options(study, figures["fig12"])["seed"] == 0
+    chosen = read_study(config | {"figures": {"fig12": {"network": "pythia"}}})
+    assert figure_options(chosen, figures["fig12"]) == {"network": "pythia", "seed": 4}
+
+
 def test_full_weights_may_be_left_out(config):
     config["toy"]["runs"] = config["toy"]["runs"][:2]
     assert {run["variant"] for run in toy_runs(read_study(config))} == {"diagonal"}
@@ -134,7 +159,37 @@ POSITIVE = "must be a positive number, such as 0.1 or 1.0e-3 (YAML reads 1e-3 as
 MODEL = ("networks", "digits", "model")
 RECIPE = ("networks", "digits", "recipe")
 VARIANTS = {name: variant.model_dump() for name, variant in configuration.VARIANTS.items()}
+SERIES = {"model": {"family": "gpt2", "heads": 3}, "files": "w/{step}.safetensors"}
 MISTAKES = {
+    "checkpoints without heads": (
+        put("checkpoints", {"pythia": {**SERIES, "model": "gpt_neox"}}),
+        "config: the key `checkpoints.pythia.model.heads` is missing.",
+    ),
+    "checkpoints of an unknown family": (
+        put("checkpoints", {"pythia": {**SERIES, "model": {"family": "gpt_neo", "heads": 4}}}),
+        "config: `checkpoints.pythia.model.family` is 'gpt_neo'; did you mean `gpt_neox`?",
+    ),
+    "checkpoints with the name of a network": (
+        put("checkpoints", {"digits": SERIES}),
+        "config: `checkpoints.digits` has the name of one of the `networks`: choose another.",
+    ),
+    "checkpoints at no step": (
+        put("checkpoints", {"pythia": {**SERIES, "files": "w/step.safetensors"}}),
+        "config: `checkpoints.pythia.files` lacks {step}, which stands for the number of a checkpoint's step.",
+    ),
+    "checkpoints that run code": (
+        put("checkpoints", {"pythia": {**SERIES, "files": "w/{step}/pytorch_model.bin"}}),
+        "config: `checkpoints.pythia.files` must end with .safetensors; docs/checkpoints.md shows how to convert other"
+        " files.",
+    ),
+    "checkpoints of two runs in one place": (
+        put("checkpoints", {"pythia": {**SERIES, "seeds": [0, 1]}}),
+        "config: `checkpoints.pythia.files` lacks {seed}, which tells the 2 runs apart.",
+    ),
+    "checkpoints of a run twice": (
+        put("checkpoints", {"pythia": {**SERIES, "seeds": [1, 1]}}),
+        "config: `checkpoints.pythia.seeds` has a value twice: write it once.",
+    ),
     "misspelt key": (put("toy", "sampels", 5), "config: unknown key `toy.sampels`; did you mean `samples`?"),
     "misspelt section": (put("tpy", {}), "config: unknown key `tpy`; did you mean `toy`?"),
     "key like no other": (

@@ -34,11 +34,11 @@ class Matrix(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Multi-head softmax attention without biases, as in eq. (1) of the paper."""
+    """Multi-head softmax attention without biases, as in eq. (1) of the paper; `causal`: to no later token."""
 
-    def __init__(self, dim, heads, dim_head):
+    def __init__(self, dim, heads, dim_head, causal=False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.W_K = nn.Linear(dim, heads * dim_head, bias=False)
         self.W_Q = nn.Linear(dim, heads * dim_head, bias=False)
         self.W_V = nn.Linear(dim, heads * dim_head, bias=False)
@@ -55,7 +55,7 @@ class Attention(nn.Module):
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v)
         )  # (B, heads, T, dim_head)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.W_O(out.transpose(1, 2).flatten(2))
 
     def weights(self):

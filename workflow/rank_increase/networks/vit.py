@@ -17,10 +17,10 @@ from rank_increase.registry import register
 class Block(nn.Module):
     """Attention and MLP, each after a LayerNorm and with a residual connection."""
 
-    def __init__(self, dim, heads, dim_head, mlp_dim):
+    def __init__(self, dim, heads, dim_head, mlp_dim, causal=False):
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads, dim_head)
+        self.attention = Attention(dim, heads, dim_head, causal)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
 
