@@ -4,6 +4,7 @@ nn.Linear computes x @ weight.T, the paper x @ W: a stored weight is the transpo
 `Attention.weights` knows this; what it returns is in the paper's orientation.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -72,6 +73,11 @@ class Attention(nn.Module):
             by_head = weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
             found[name] = by_head.clone(memory_format=torch.contiguous_format)
         return found
+
+
+def without_autocast(device):
+    """A context in which modules compute in the precision of their weights, on this torch.device."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
 def attention_weights(layers):
