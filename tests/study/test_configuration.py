@@ -97,7 +97,7 @@ def test_variants_with_a_limit_are_those_of_which_algorithm_1_says_all_stages():
 def test_a_study_may_have_networks_alone(config):
     del config["toy"], config["assumptions"]
     study = read_study(config | {"figures": {}})
-    assert made_tables(study) == ["metrics", "spectra", "measures"]
+    assert made_tables(study) == ["metrics", "spectra", "measures", "matrices"]
     assert {"fig01", "fig12"} <= set(drawn_figures(study))
     assert not {"fig02", "fig07", "fig_limit"} & set(drawn_figures(study))
 
