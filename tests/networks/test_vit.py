@@ -40,7 +40,7 @@ def second(depth=2):
 
 def test_head_products_give_the_attention_logits_of_the_forward_pass(monkeypatch):
     model, seen, attend = make().double(), [], F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: seen.append((q, k)) or attend(q, k, v))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **_: seen.append((q, k)) or attend(q, k, v))
     inputs = []
     for block in model.blocks:
         block.attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))

@@ -93,7 +93,7 @@ def test_cost_of_a_run(config):
     assert (cost["device"], cost["devices"]) == ("GPU", 2)
     assert cost["packed"] == 1797 * (64 + 8)
     of_snapshot = 4 * 3 * 4 * 24 * 5 * 8  # float32, layers, weights, dim, heads, dim_head
-    assert cost["snapshots"] == len(one.recipe.snapshot_epochs()) * of_snapshot
+    assert cost["snapshots"] == len(one.recipe.snapshot_steps(22)) * of_snapshot
 
 
 def test_memory_is_that_of_weights_and_moments_and_of_a_pass(config):
@@ -110,7 +110,7 @@ def test_memory_is_that_of_weights_and_moments_and_of_a_pass(config):
     # of the MLP and of its GELU. At most three times that.
     least = 2 * tokens * (2 * 24 + 24 + features + 3 * features + 24 + 20 + 20)
     assert least <= costs[4] - costs[3] <= 3 * least
-    study, one = network(config, gpu=2)  # half of a batch on each
+    study, one = network(config, gpu=2, pass_size=0)  # half of a batch on each
     cost = plan.run_cost(study, one, samples)
     assert cost["memory"] == 16 * cost["parameters"] + 32 * plan.model_cost(one, samples)["activations"]
 
@@ -154,7 +154,7 @@ def test_a_packed_dataset_is_asked_before_the_configuration(config, tmp_path):
 def test_text_with_and_without_measurements(config, tmp_path):
     study = read_study(config)
     text = plan.describe(study, tmp_path, tmp_path)
-    assert "train_network     3" in text
+    assert "train_network     9" in text
     assert "40% of 0.06 TFLOP/s a core" in text
     assert "measured" not in text
     (tmp_path / "train_network").mkdir()
@@ -170,7 +170,7 @@ def test_text_with_and_without_measurements(config, tmp_path):
 def test_a_dataset_of_unknown_size_is_left_out_and_named(config, tmp_path):
     text = plan.describe(read_study(changed(config, plan={})), tmp_path, tmp_path)
     assert "digits is left out: the size of digits is not known before it is packed" in text
-    assert "train_network     3" in text
+    assert "train_network     9" in text
 
 
 def test_a_study_without_networks_or_without_a_toy_half_has_a_plan(config, tmp_path):

@@ -1,4 +1,4 @@
-"""Models, sources, losses, optimizers, measures, claims and figures: each is registered where it is defined.
+"""Models, adapters, sources, losses, optimizers, measures, claims and figures: each is registered where it is defined.
 
     @register.model("vit")
     class VisionTransformer: ...
@@ -26,6 +26,7 @@ from rank_increase import options as option_types
 LIBRARY = Path(__file__).resolve().parent
 HOMES = {  # folders and modules in which each kind is defined
     "model": "networks",
+    "adapter": "networks/adapters.py",
     "source": "data/sources",
     "loss": "training/losses.py",
     "optimizer": "training/optimizers.py",

@@ -26,12 +26,20 @@ class Product(NamedTuple):
     B: str
 
 
-class Attention(nn.Module):
-    """Multi-head softmax attention without biases, as in eq. (1) of the paper."""
+class Matrix(NamedTuple):
+    """A single matrix to measure, given by its name in the model's `weights`, of shape (heads, rows, columns)."""
 
-    def __init__(self, dim, heads, dim_head):
+    name: str
+    layer: int
+    weight: str
+
+
+class Attention(nn.Module):
+    """Multi-head softmax attention without biases, as in eq. (1) of the paper; `causal`: to no later token."""
+
+    def __init__(self, dim, heads, dim_head, causal=False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.W_K = nn.Linear(dim, heads * dim_head, bias=False)
         self.W_Q = nn.Linear(dim, heads * dim_head, bias=False)
         self.W_V = nn.Linear(dim, heads * dim_head, bias=False)
@@ -48,7 +56,7 @@ class Attention(nn.Module):
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v)
         )  # (B, heads, T, dim_head)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.W_O(out.transpose(1, 2).flatten(2))
 
     def weights(self):
@@ -84,6 +92,11 @@ def attention_products(layers):
         for layer in range(layers)
         for name in ("KQ", "VO")
     ]
+
+
+def attention_matrices(layers):
+    """The single matrices W_K, W_Q, W_V, W_O of this many layers: a list of `Matrix`."""
+    return [Matrix(name, layer, f"layer_{layer}.{name}") for layer in range(layers) for name in WEIGHTS]
 
 
 @torch.no_grad()

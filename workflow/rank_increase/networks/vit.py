@@ -7,6 +7,7 @@ from torch import nn
 
 from rank_increase.networks.attention import (
     Attention,
+    attention_matrices,
     attention_products,
     attention_weights,
     scale_linear_layers,
@@ -19,10 +20,10 @@ from rank_increase.registry import register
 class Block(nn.Module):
     """Attention and MLP, each after a LayerNorm and with a residual connection."""
 
-    def __init__(self, dim, heads, dim_head, mlp_dim):
+    def __init__(self, dim, heads, dim_head, mlp_dim, causal=False):
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads, dim_head)
+        self.attention = Attention(dim, heads, dim_head, causal)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
 
@@ -143,6 +144,10 @@ class VisionTransformer(nn.Module):
     def products(self):
         """The products to measure: a list of `attention.Product`."""
         return attention_products(len(self.blocks))
+
+    def matrices(self):
+        """The single matrices to measure: a list of `attention.Matrix`."""
+        return attention_matrices(len(self.blocks))
 
     def weights(self):
         """Weights for snapshots, by name: the factors of `products`, tensors on the model's device."""

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = ROOT / "results" / "published"
 STUDIES = ("theory", "demo", "laptop")
 HEADLINE_SEED = 99
+# Sentences of the README: text, and what each number in it is: study, claim, and the verdict that the text assumes.
+FINDINGS = []
 NETWORK_CLAIMS = {
     "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
     "delta_not_random": "... than a random change of the product or of its factors (ratio)",
@@ -43,6 +45,20 @@ def short(value):
 def claims(study):
     """Claims of a study, by id."""
     return pd.read_parquet(PUBLISHED / study / "claims.parquet").set_index("id")
+
+
+def findings():
+    """What was found, in sentences with their numbers."""
+    lines = []
+    for text, expected in FINDINGS:
+        numbers = {}
+        for name, (study, identity, verdict) in expected.items():
+            claim = claims(study).loc[identity]
+            if claim.verdict != verdict:
+                raise ValueError(f"a finding says that {identity} of {study} is {verdict}, but it is {claim.verdict}")
+            numbers[name] = short(claim.value)
+        lines.append(f"- {text.format(**numbers)}")
+    return "\n".join(lines)
 
 
 def claim_counts():
@@ -111,20 +127,20 @@ def stage_times():
 
 
 def full_weights():
-    """Full weights in the demo, by init scale: passages one at a time, and stages against their limit."""
-    tables = (pd.read_parquet(PUBLISHED / "demo" / "tables" / f"{name}.parquet") for name in ("events", "theorem"))
-    events, stages = (rows[rows["seed"] == HEADLINE_SEED] for rows in tables)
-    variants = ["diagonal", "full", "full_dense"]
+    """Full weights in the study `theory`, by init scale: passages one at a time, and stages against their limit."""
+    tables = (pd.read_parquet(PUBLISHED / "theory" / "tables" / f"{name}.parquet") for name in ("events", "theorem"))
+    events, stages = tables
+    variants = {"paper_size": "diagonal weights", "full": "full weights", "full_dense": "full weights, dense teacher"}
     shares = passages(events, variants)["share"]
     rows = []
     for alpha in sort_alphas(shares["full"].index):
         cells = [f"{shares[variant, alpha]:.2f}" for variant in variants]
-        for variant in variants[1:]:
+        for variant in list(variants)[1:]:
             run = stages[(stages["variant"] == variant) & (stages["alpha"] == alpha)]
             late = (run["measured_time"] - run["predicted_time"]).abs()
             cells.append(f"{short(late.median())}, {short(late.max())}")
         rows.append([alpha, *cells])
-    named = ["diagonal weights", "full weights", "full weights, dense teacher"]
+    named = list(variants.values())
     header = ["α", *(f"one at a time, {name}" for name in named)]
     return table([*header, *(f"median, largest \\|T − T_k\\|, {name}" for name in named[1:])], rows)
 
@@ -142,25 +158,36 @@ def origin():
     return "\n".join(lines)
 
 
+def laptop(name):
+    """A table of all networks of the laptop study, with their labels as `network`."""
+    paths = sorted((PUBLISHED / "laptop" / "tables" / name).glob("*.parquet"))
+    return pd.concat([pd.read_parquet(path) for path in paths]).astype({"network": str, "alpha": str})
+
+
 def accuracies():
-    """Test accuracy of the laptop study's runs after the last epoch."""
-    metrics = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "metrics" / "cifar10.parquet")
-    last = metrics.sort_values("epoch").groupby("alpha", observed=True).last()
-    last = last.iloc[np.argsort(last.index.astype(float))]
-    said = ", ".join(f"{100 * row.test_accuracy:.0f} % at {alpha}" for alpha, row in last.iterrows())
-    return f"Test accuracy after {last['epoch'].max()} epochs, by init scale: {said}."
+    """Accuracies of the laptop study's runs in the last epoch: means over seeds."""
+    metrics, rows = laptop("metrics"), []
+    for (network, alpha), runs in metrics.groupby(["network", "alpha"]):
+        last = runs[runs["epoch"] == runs["epoch"].max()]
+        train, test = (f"{100 * last[f'{split}_accuracy'].mean():.0f} %" for split in ("train", "test"))
+        rows.append([network, alpha, last["seed"].nunique(), last["step"].max(), train, test])
+    return table(["network", "init scale", "seeds", "steps", "accuracy in training", "on test images"], rows)
 
 
 def ranks():
-    """Stable ranks of the change in the laptop study, by init scale and product."""
-    measures = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "measures" / "cifar10.parquet")
-    delta = measures[measures["matrix"] == "delta"]
-    last = delta[delta["epoch"] == delta["epoch"].max()]
-    ranks, rows = last.groupby(["alpha", "product"], observed=True)["stable_rank"], []
-    for alpha in sorted(last["alpha"].unique(), key=float):
-        heads = [ranks.get_group((alpha, product)) for product in ("KQ", "VO")]
-        rows.append([alpha, *(f"{rank.median():.2f} ({rank.min():.2f} to {rank.max():.2f})" for rank in heads)])
-    return table(["init scale", "W_K W_Qᵀ: median (lowest to highest)", "W_V W_Oᵀ"], rows)
+    """Stable ranks of the change in the laptop study at the end, by network, init scale and product."""
+    measures, rows = laptop("measures"), []
+    for (network, alpha), run in measures[measures["matrix"] == "delta"].groupby(["network", "alpha"]):
+        run = run[run["step"] > 0].astype({"product": str})
+        heads = run.groupby(["seed", "layer", "head", "product", "step"])["stable_rank"].first().unstack("step")
+        cells = []
+        for product in PRODUCT_NAMES:
+            found = heads.xs(product, level="product")
+            first, lowest, last = (part.median() for part in (found.iloc[:, 0], found.min(axis=1), found.iloc[:, -1]))
+            cells += [f"{first:.2f}", f"{lowest:.2f}", f"{last:.2f}"]
+        rows.append([network, alpha, *cells])
+    named = [f"{name}, {what}" for name in PRODUCT_NAMES.values() for what in ("step 1", "minimum", "end")]
+    return table(["network", "init scale", *named], rows)
 
 
 def ratio(benchmark, case, method, peer, x=None):
@@ -209,16 +236,16 @@ def speed():
 
 
 PAGES = {
-    ROOT / "README.md": {
+    ROOT / "README.md": {"findings": findings},
+    ROOT / "docs" / "results.md": {
         "claim counts": claim_counts,
         "toy claims": toy_claims,
-        "network claims": network_claims,
         "stage times": stage_times,
         "full weights": full_weights,
-        "accuracies": accuracies,
+        "network claims": network_claims,
         "origin": origin,
-        "speed": speed,
     },
+    ROOT / "docs" / "speed.md": {"speed": speed},
     ROOT / "docs" / "full-weights.md": {"full weights by alpha": full_weights},
     PUBLISHED / "laptop" / "README.md": {"accuracies": accuracies, "ranks": ranks},
 }

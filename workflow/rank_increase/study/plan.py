@@ -11,7 +11,14 @@ from types import SimpleNamespace
 
 from rank_increase.data.packed import sample_dtype
 from rank_increase.notation import log_alpha
-from rank_increase.study.configuration import limit_problems, network_runs, plain_problems, toy_runs, variant_settings
+from rank_increase.study.configuration import (
+    limit_problems,
+    network_runs,
+    plain_problems,
+    toy_runs,
+    trained_runs,
+    variant_settings,
+)
 from rank_increase.study.text import size_text, text_table
 
 ROW_BYTES = 60  # of a row of spectra besides its singular values, compressed
@@ -27,7 +34,7 @@ def model_cost(network, samples, extensions=()):
 
 def job_counts(study):
     """Number of jobs of each rule that takes more than seconds: a dict of rule to number."""
-    toy, runs = toy_runs(study), network_runs(study)
+    toy, trained, measured = toy_runs(study), trained_runs(study), network_runs(study)
     plain = len(plain_problems(study))
     perturbed = study.assumptions.seeds if study.assumptions else []
     problems = {(run["variant"], run["seed"]) for run in toy} | {("diagonal", seed) for seed in perturbed}
@@ -40,9 +47,10 @@ def job_counts(study):
         "perturb_toy": 2 * len(perturbed),
         "perturb_limit": plain if study.assumptions else 0,
         "run_linear_attention": len(study.linear_attention.seeds) if study.linear_attention else 0,
-        "prepare_dataset": len({study.networks[run["network"]].dataset for run in runs}),
-        "train_network": len(runs),
-        "compute_spectra": len(runs),
+        "prepare_dataset": len({study.networks[run["network"]].dataset for run in trained}),
+        "train_network": len(trained),
+        "import_checkpoints": len(measured) - len(trained),
+        "compute_spectra": len(measured),
     }
     return {rule: count for rule, count in counts.items() if count}
 
@@ -54,6 +62,7 @@ def slurm_job_counts(counts):
         "linear attention (a problem each)": counts.get("run_linear_attention", 0),
         "prepare_dataset": counts.get("prepare_dataset", 0),
         "train_network": counts.get("train_network", 0),
+        "import_checkpoints": counts.get("import_checkpoints", 0),
         "spectra (a run each)": counts.get("compute_spectra", 0),
     }
     return {name: count for name, count in groups.items() if count}
@@ -191,7 +200,7 @@ def describe(study, datasets, benchmarks):
                 f"{name} is left out: the size of {network.dataset} is not known before it is packed;"
                 " `plan.datasets` can say."
             )
-    runs, jobs = network_runs(study), job_counts(study)
+    runs, jobs = trained_runs(study), job_counts(study)
     counts = {name: sum(run["network"] == name for run in runs) for name in costs}
     parts = [
         f'Plan of the study "{study.study}"',

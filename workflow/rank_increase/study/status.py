@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rank_increase.ownership import SILENCE, Owner, current_owner
-from rank_increase.study.configuration import ConfigError, Study, network_runs, toy_runs
+from rank_increase.study.configuration import ConfigError, Study, network_runs, toy_runs, trained_runs
 from rank_increase.study.plan import known_samples
 from rank_increase.study.text import size_text, text_table
 
@@ -100,7 +100,8 @@ def _is_trained(place, run):
 
 def _is_measured(place, run):
     folder = _run_folder(place, run)
-    return _is_trained(place, run) and (folder / "spectra.parquet").exists()
+    whole = run["network"] in place.study.checkpoints or _is_trained(place, run)
+    return whole and (folder / "spectra.parquet").exists()
 
 
 def _last_metrics(path, now):
@@ -132,7 +133,7 @@ def describe_status(place, now=None):
         Seconds since 1970; the present if not given.
     """
     now = time.time() if now is None else now
-    progress = [run_progress(place, run, now) for run in network_runs(place.study)]
+    progress = [run_progress(place, run, now) for run in trained_runs(place.study)]
     by_state = {state: [one for one in progress if one.state == state] for state in STATES}
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
     parts = [f'Study "{place.study.study}", {at}', text_table(_count_rows(place, by_state))]
@@ -147,12 +148,13 @@ def describe_status(place, now=None):
 def _count_rows(place, by_state):
     toy, networks = toy_runs(place.study), network_runs(place.study)
     pattern = "toy/{variant}/alpha_{alpha}/seed_{seed}/trajectory.parquet"
-    trained = sum(Path(place.results, pattern.format(**run)).exists() for run in toy)
+    toy_done = sum(Path(place.results, pattern.format(**run)).exists() for run in toy)
+    in_states = [len(by_state[state]) for state in STATES]
     measured = sum(_is_measured(place, run) for run in networks)
     return [
         ["", *STATES, "of"],
-        ["toy runs", str(trained), "", "", str(len(toy) - trained), str(len(toy))],
-        ["networks", *(str(len(by_state[state])) for state in STATES), str(len(networks))],
+        ["toy runs", str(toy_done), "", "", str(len(toy) - toy_done), str(len(toy))],
+        ["networks", *map(str, in_states), str(sum(in_states))],
         ["their spectra", str(measured), "", "", str(len(networks) - measured), str(len(networks))],
     ]
 
@@ -206,7 +208,7 @@ def delete_scratch(place):
     freed : int
         Bytes freed on the disk; a snapshot that is also among the results still takes space there.
     """
-    for run in network_runs(place.study):
+    for run in trained_runs(place.study):
         folder = scratch_folder(place.scratch, **run)
         snapshots = _run_folder(place, run) / "snapshots"
         published = _is_trained(place, run) and (snapshots.exists() or _is_measured(place, run))

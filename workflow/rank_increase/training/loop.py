@@ -84,6 +84,28 @@ class Job:
     compiled: str | None = None
 
 
+def initial_model(manifest, model, alpha, seed, extensions=()):
+    """A model before its first step, on the CPU.
+
+    Parameters
+    ----------
+    manifest : dict
+        Of its dataset.
+    model : dict
+        Its `family` and options.
+    alpha : float
+        Init scale.
+    seed : int
+        Weights are drawn on the CPU, so that a seed gives the same ones for every device.
+    extensions : tuple of str
+    """
+    make = find("model", model["family"], extensions).load()
+    torch.manual_seed(seed)
+    made = make(manifest["shape"], len(manifest["classes"]), **_options(model, "family"))
+    made.scale_initial_weights(alpha)
+    return made
+
+
 class Run:
     """State of a run in one process: model, optimizer, and what has been measured."""
 
@@ -92,17 +114,9 @@ class Run:
         self.ownership = ownership
         self.processes, self.first = processes, rank == 0
         dataset = open_dataset(job.dataset)
-        chosen = {
-            "model": job.model["family"],
-            "loss": job.recipe.loss["name"],
-            "optimizer": job.recipe.optimizer["name"],
-        }
+        chosen = {"loss": job.recipe.loss["name"], "optimizer": job.recipe.optimizer["name"]}
         found = {kind: find(kind, name, job.extensions).load() for kind, name in chosen.items()}
-        torch.manual_seed(job.seed)  # weights are drawn on the CPU, so that a seed gives the same ones on every device
-        shape, classes = dataset.manifest["shape"], len(dataset.manifest["classes"])
-        model = found["model"](shape, classes, **_options(job.model, "family"))
-        model.scale_initial_weights(job.alpha)
-        self.model = model.to(device)
+        self.model = initial_model(dataset.manifest, job.model, job.alpha, job.seed, job.extensions).to(device)
         self.loss = partial(found["loss"], **_options(job.recipe.loss))
         parameters, options = self.model.parameters(), _options(job.recipe.optimizer)
         self.optimizer = found["optimizer"](parameters, self.recipe.learning_rate, **options)
@@ -229,6 +243,8 @@ class Run:
                 loss = self._forward(samples[begin : begin + size], labels[begin : begin + size])
                 # DDP averages gradients over the processes; times their number, this is the sum over the batch.
                 (loss * (self.processes / self.recipe.batch_size)).backward()
+        if self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
 
     def _forward(self, samples, labels):
@@ -297,7 +313,8 @@ class Run:
         weights = {name: weight.float().cpu().numpy() for name, weight in self.model.weights().items()}
         with atomic(snapshot_path(Path(self.job.scratch) / "snapshots", self.step)) as temporary:
             epoch = self.step / self.batches.steps
-            write_snapshot(temporary, weights, self.model.products(), step=self.step, epoch=epoch)
+            matrices = self.model.matrices() if hasattr(self.model, "matrices") else ()
+            write_snapshot(temporary, weights, self.model.products(), matrices, step=self.step, epoch=epoch)
             _flush(temporary)
             self.ownership.check()
 
