@@ -166,8 +166,8 @@ def _growth_of_head(head):
     relation=">",
     threshold=1.25,
     reason="If all grew in proportion, the ratio would be 1, as it is for a random change of equal norm. Four"
-    " snapshots per doubling of the step, with lines between them, tell times apart that differ by a tenth; a quarter is"
-    " clear of that.",
+    " snapshots per doubling of the step, with lines between them, tell times apart that differ by a tenth; a quarter"
+    " is clear of that.",
     tables=["spectra"],
     data="spectra, delta, init scale {alpha}",
     each=["network", "product"],
