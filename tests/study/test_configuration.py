@@ -36,7 +36,7 @@ def config():
     return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["config", "language", "laptop", "paper", "template"])
+@pytest.mark.parametrize("name", ["config", "language", "language_larger", "laptop", "paper", "template"])
 def test_the_studies_in_the_repository_have_no_mistake(name):
     study = read_study(read_config(ROOT / "config" / f"{name}.yaml"))
     assert study.study == {"config": "demo", "template": "mine"}.get(name, name)
@@ -97,7 +97,7 @@ def test_variants_with_a_limit_are_those_of_which_algorithm_1_says_all_stages():
 def test_a_study_may_have_networks_alone(config):
     del config["toy"], config["assumptions"]
     study = read_study(config | {"figures": {}})
-    assert made_tables(study) == ["metrics", "spectra", "measures"]
+    assert made_tables(study) == ["metrics", "spectra", "measures", "matrices"]
     assert {"fig01", "fig12"} <= set(drawn_figures(study))
     assert not {"fig02", "fig07", "fig_limit"} & set(drawn_figures(study))
 
@@ -118,7 +118,7 @@ def test_checkpoints_stand_beside_networks(config):
     config["checkpoints"] = {"pythia": {**SERIES, "seeds": [4]}}
     study = read_study(config)
     runs = [(run["network"], run["alpha"]) for run in network_runs(study)]
-    assert runs == [("digits", "0.1"), ("digits", "0.3"), ("digits", "1"), ("pythia", "1")]
+    assert runs == [*(("digits", alpha) for alpha in ("0.1", "0.3", "1") for _ in range(3)), ("pythia", "1")]
     assert {"metrics", "spectra"} <= set(made_tables(study))
     figures = drawn_figures(study)
     assert shown_networks(study, figures["fig01"]) == ["digits", "pythia"]
@@ -401,7 +401,7 @@ MISTAKES = {
     "source missing": (put("datasets", "digits", {}), "config: the key `datasets.digits.source` is missing."),
     "option of another source": (
         put("datasets", "digits", {"source": "digits", "size": 3}),
-        "config: unknown key `datasets.digits.size`; known here: source.",
+        "config: unknown key `datasets.digits.size`; known here: patch, source.",
     ),
     "model unknown": (
         put(*MODEL, "family", "vitt"),
@@ -650,7 +650,7 @@ def test_a_key_may_be_in_several_sections_and_in_several_entries_of_a_list(tmp_p
 
 def test_where_there_is_no_config_file_those_there_are_are_named(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"nosuch.yaml; studies in .*/config: defaults, demo, laptop, paper, template, theory\.$"
+        ConfigError, match=r"nosuch.yaml; studies in .*/config: defaults, demo, depth6, .*paper, template, theory\.$"
     ):
         read_config(ROOT / "config" / "nosuch.yaml")
     with pytest.raises(ConfigError, match=r"nosuch.yaml; studies in .*: none\.$"):

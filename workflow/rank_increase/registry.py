@@ -21,8 +21,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, create_model
-
 from rank_increase import options as option_types
 
 LIBRARY = Path(__file__).resolve().parent
@@ -105,6 +103,8 @@ class Entry:
         RegistryError
             If the type of an option is unknown, or its default is not a literal.
         """
+        from pydantic import Field, create_model  # only a configuration is validated; training does without
+
         fields = {}
         for name, (annotation, default, description) in self.parameters.items():
             if name in self.details:

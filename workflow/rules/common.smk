@@ -28,6 +28,7 @@ from rank_increase.study.configuration import (
     located_extensions,
     made_tables,
     network_runs,
+    networks_with,
     plain_problems,
     read_config,
     read_study,
@@ -84,7 +85,7 @@ def prefer_own_squeue():
 def table_files(table, networks=None):
     """Files of a table of the study: one, or one for each (named) network; an empty list if the study lacks it."""
     if table in NETWORK_TABLES:
-        made = STUDY.networks if table == "metrics" else all_networks(STUDY)
+        made = networks_with(STUDY, [table])
         return [f"{RESULTS}/tables/{table}/{name}.parquet" for name in networks or made if name in made]
     return [f"{RESULTS}/tables/{table}.parquet"] if table in TABLES else []
 
@@ -198,7 +199,18 @@ def networks_to_import():
 def run_parts(wildcards):
     """Tables of single runs that are collected into a table of a network."""
     pattern = f"{RESULTS}/networks/{{network}}/alpha_{{alpha}}/seed_{{seed}}/{wildcards.table}.parquet"
-    return [pattern.format(**run) for run in NETWORK_RUNS if run["network"] == wildcards.network]
+    return [pattern.format(**run) for run in runs_of(wildcards.network)]
+
+
+def runs_of(network):
+    """The runs of a network, each a dict with `network`, `alpha`, `seed`."""
+    return [run for run in NETWORK_RUNS if run["network"] == network]
+
+
+def run_snapshots(wildcards):
+    """The snapshots of all runs of a network, in the order of `runs_of`."""
+    pattern = f"{RESULTS}/networks/{{network}}/alpha_{{alpha}}/seed_{{seed}}/snapshots"
+    return [pattern.format(**run) for run in runs_of(wildcards.network)]
 
 
 def hardware(key):
@@ -222,6 +234,20 @@ def training_digest(wildcards):
     }
     chosen = [find(kind, name, EXTENSIONS) for kind, name in names.items()]
     return library_digest("networks/train_network", also=chosen, without=NOT_TRAINING)
+
+
+def model_digest(script):
+    """A function of the wildcards: digest of a script that runs the network's model on the network's loss."""
+
+    def digest(wildcards):
+        network = STUDY.networks[wildcards.network]
+        chosen = [
+            find("model", network.model.family, EXTENSIONS),
+            find("loss", network.recipe.loss.name, EXTENSIONS),
+        ]
+        return library_digest(script, also=chosen, without=NOT_TRAINING)
+
+    return digest
 
 
 def import_digest(wildcards):

@@ -54,6 +54,8 @@ rule train_network:
         mem_mb=hardware("mem_mb"),
         runtime=lambda wildcards, attempt: attempt * STUDY.networks[wildcards.network].hardware.runtime,
         gpu=hardware("gpu"),
+        gpu_model=hardware("gpu_model"),
+        nodes=hardware("nodes"),
         processes=hardware("processes"),
         # Not params: the results do not depend on these, and a change must not trigger training.
         pass_size=hardware("pass_size"),

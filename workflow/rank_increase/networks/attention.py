@@ -4,6 +4,7 @@ nn.Linear computes x @ weight.T, the paper x @ W: a stored weight is the transpo
 `Attention.weights` knows this; what it returns is in the paper's orientation.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,14 @@ class Product(NamedTuple):
     layer: int
     A: str
     B: str
+
+
+class Matrix(NamedTuple):
+    """A single matrix to measure, given by its name in the model's `weights`, of shape (heads, rows, columns)."""
+
+    name: str
+    layer: int
+    weight: str
 
 
 class Attention(nn.Module):
@@ -66,6 +75,11 @@ class Attention(nn.Module):
         return found
 
 
+def without_autocast(device):
+    """A context in which modules compute in the precision of their weights, on this torch.device."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+
+
 def attention_weights(layers):
     """`Attention.weights` of several layers by name, such as layer_0.W_K: a dict of tensors."""
     return {f"layer_{n}.{name}": weight for n, layer in enumerate(layers) for name, weight in layer.weights().items()}
@@ -78,6 +92,11 @@ def attention_products(layers):
         for layer in range(layers)
         for name in ("KQ", "VO")
     ]
+
+
+def attention_matrices(layers):
+    """The single matrices W_K, W_Q, W_V, W_O of this many layers: a list of `Matrix`."""
+    return [Matrix(name, layer, f"layer_{layer}.{name}") for layer in range(layers) for name in WEIGHTS]
 
 
 @torch.no_grad()

@@ -34,7 +34,7 @@ from rank_increase.options import (
     Size,
     Text,
 )
-from rank_increase.registry import RegistryError, registered
+from rank_increase.registry import RegistryError, find, registered
 from rank_increase.training.recipe import Recipe
 
 MIN_LOG_ALPHA = log_alpha("1e-150")  # below this, alpha^2 is zero in float64
@@ -52,10 +52,12 @@ TOY_TABLES = (
     "returns",
 )
 LINEAR_ATTENTION_TABLES = ("linear_attention", "linear_attention_losses")
-NETWORK_TABLES = ("metrics", "spectra", "measures")
+MODEL_TABLES = ("cosines", "key_query", "ablations", "gradients")  # of networks whose model registers them
+NETWORK_TABLES = ("metrics", "spectra", "measures", "matrices", *MODEL_TABLES)
 RESERVED = ("published", "benchmarks")  # folders of results/ that belong to no study
 MAX_TOY_BYTES = 10**12  # the most that a toy run may take: the memory of a large node
 Tolerance = Annotated[float, Field(gt=0, le=0.1, json_schema_extra={"must_be": "a positive number up to 0.1"})]
+GPU_MODEL = Field(pattern=r"^[A-Za-z0-9_.]*$", json_schema_extra={"must_be": 'letters, digits, "_" and ".", or empty'})
 ONE_LINE = Field(min_length=1, json_schema_extra={"must_be": "a list of at least one line of runs"})
 DEMO = FilePath(__file__).resolve().parents[3] / "config" / "config.yaml"
 
@@ -345,7 +347,11 @@ class Hardware(Section):
     """Resources of a run. Results do not depend on them, except for rounding."""
 
     gpu: Size = 0
-    """GPUs to request from SLURM, each with its own process; 0 for a run on the CPU."""
+    """GPUs to request from SLURM, on all nodes together, each with its own process; 0 for a run on the CPU."""
+    gpu_model: Annotated[str, GPU_MODEL] = ""
+    """Kind of GPU, as the cluster names it, such as h100; empty: any. `sinfo -o %G` lists them."""
+    nodes: Count = 1
+    """Nodes of a SLURM job, with the same number of GPUs each; `threads` and `mem_mb` are of each."""
     processes: Count = 1
     """Processes of a run on the CPU; they share its threads."""
     threads: Count = 1
@@ -404,9 +410,9 @@ class Rate(Section):
     """Speed of a device."""
 
     peak_tflops: Positive
-    """Peak rate of matrix products, in 10^12 floating point operations per second."""
+    """Rate of matrix products, in 10^12 floating point operations per second; gpu_check measures it (docs/gpu.md)."""
     utilisation: Share
-    """Share of the peak rate that training reaches."""
+    """Share of this rate that training reaches; gpu_check measures it, too."""
 
 
 class Samples(Section):
@@ -856,6 +862,8 @@ def _network_mistakes(study, name, network):
     where = f"networks.{name}"
     if network.dataset not in study.datasets:
         yield f"`{where}.dataset` is {network.dataset!r}; {_hint(network.dataset, list(study.datasets))}"
+    if network.hardware.nodes > 1 and (not network.hardware.gpu or network.hardware.gpu % network.hardware.nodes):
+        yield f"`{where}.hardware.gpu` must be a multiple of its `nodes`, as each has the same number of GPUs."
     if network.recipe.warmup_epochs >= network.recipe.epochs:
         yield f"`{where}.recipe.warmup_epochs` must be less than its `epochs`."
     largest = max((value for value in network.model.model_dump().values() if isinstance(value, int)), default=0)
@@ -982,6 +990,15 @@ def headline_seed(study):
     return study.toy.runs[0].seeds[0] if seed is None else seed
 
 
+def networks_with(study, tables):
+    """Names of the networks that have all of these `NETWORK_TABLES`; those trained elsewhere have spectra alone."""
+    wanted, extensions = set(tables) & set(NETWORK_TABLES), tuple(study.extensions)
+    models = {name: find("model", network.model.family, extensions) for name, network in study.networks.items()}
+    of_models = wanted & set(MODEL_TABLES)
+    trained = [name for name, model in models.items() if of_models.issubset(model.details.get("tables", ()))]
+    return trained + (list(study.checkpoints) if wanted <= {"spectra", "measures"} else [])
+
+
 def made_tables(study):
     """Names of the tables that a study makes, in order."""
     made = {
@@ -991,8 +1008,7 @@ def made_tables(study):
         "perturbations": study.assumptions is not None,
         "returns": study.assumptions is not None and bool(plain_problems(study)),
         **dict.fromkeys(LINEAR_ATTENTION_TABLES, study.linear_attention is not None),
-        "metrics": bool(study.networks),
-        **dict.fromkeys(("spectra", "measures"), bool(all_networks(study))),
+        **{table: bool(networks_with(study, [table])) for table in NETWORK_TABLES},
     }
     return [name for name, is_made in made.items() if is_made]
 
@@ -1023,7 +1039,7 @@ def figure_options(study, entry):
     options = {} if chosen is None else chosen.model_dump(exclude_none=True, exclude_unset=True)
     implied = {}
     if set(entry.details["tables"]) & set(NETWORK_TABLES):
-        networks = list(all_networks(study))
+        networks = networks_with(study, entry.details["tables"])
         network = (options.get("networks") or [options.get("network", networks[0])])[0]
         seeds = [run["seed"] for run in network_runs(study) if run["network"] == network]
         implied = {"network": network, "networks": networks, "seed": seeds[0]}
@@ -1035,7 +1051,8 @@ def figure_options(study, entry):
 def shown_networks(study, entry):
     """Names of the networks whose tables a figure reads; all networks if it does not choose."""
     options = figure_options(study, entry)
-    return options.get("networks") or ([options["network"]] if "network" in options else list(all_networks(study)))
+    shown = options.get("networks") or ([options["network"]] if "network" in options else None)
+    return shown or networks_with(study, entry.details["tables"])
 
 
 def explorer_start(study):

@@ -57,10 +57,19 @@ def scratch_folder(scratch, network, alpha, seed):
     ConfigError
         If a variable is not set on this machine.
     """
+    return Path(_expanded(scratch), "networks", network, f"alpha_{alpha}", f"seed_{seed}")
+
+
+def compiled_folder(scratch):
+    """The folder for compiled code that all runs of a study share, a Path; raises as `scratch_folder` does."""
+    return Path(_expanded(scratch), "compiled")
+
+
+def _expanded(scratch):
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
         raise ConfigError(f"config: `scratch_dir` is {scratch!r}, and not every variable in it is set on this machine.")
-    return Path(folder, "networks", network, f"alpha_{alpha}", f"seed_{seed}")
+    return folder
 
 
 def run_progress(place, run, now):
@@ -191,7 +200,7 @@ def _duration(seconds):
 
 
 def delete_scratch(place):
-    """Delete the scratch folders of finished runs that no process owns.
+    """Delete the scratch folders of finished runs that no process owns, and compiled code if no run is left.
 
     Yields
     ------
@@ -205,6 +214,11 @@ def delete_scratch(place):
         published = _is_trained(place, run) and (snapshots.exists() or _is_measured(place, run))
         if folder.exists() and published and not current_owner(folder):
             yield folder, _delete(folder)
+    compiled = compiled_folder(place.scratch)
+    if compiled.exists() and not any(
+        scratch_folder(place.scratch, **run).exists() for run in network_runs(place.study)
+    ):
+        yield compiled, _delete(compiled)
 
 
 def delete_snapshots(place):

@@ -20,3 +20,10 @@ def squared_error(outputs, labels):
     """Half the squared distance between the outputs and the one-hot label."""
     total = 0.5 * (outputs.float() - F.one_hot(labels, outputs.shape[-1])).square().sum()
     return total / labels.shape[1:].numel()
+
+
+@register.loss("hinge")
+def hinge(outputs, labels):
+    """Sum over classes of max(0, 1 - y f), with f the output and y = 1 for the label and -1 for the others."""
+    signs = 2 * F.one_hot(labels, outputs.shape[-1]) - 1
+    return F.relu(1 - signs * outputs.float()).sum() / labels.shape[1:].numel()

@@ -17,6 +17,10 @@ class Recipe(Section):
     """Samples per step, over all GPUs. Paper: 512, 4096."""
     learning_rate: Positive
     """Highest learning rate. Paper: 1e-4, 3e-3."""
+    decay: Literal["cosine", "none"] = "cosine"
+    """How the learning rate falls after the warm-up: along a cosine to 0, or not at all."""
+    clip: Positive | None = None
+    """Largest norm of the gradient of all weights: a longer one is shortened to it; null: none is."""
     loss: dict = {"name": "cross_entropy"}
     """The loss: a name, or {name: ..., options}."""
     optimizer: dict = {"name": "adam"}
@@ -46,13 +50,15 @@ class Recipe(Section):
         return self.precision == "bfloat16" or (self.precision == "auto" and device == "cuda")
 
     def learning_rate_at(self, step, steps):
-        """Learning rate of a step, from 0, if an epoch has `steps`: a linear rise, then a cosine to 0.
+        """Learning rate of a step, from 0, if an epoch has `steps`: a linear rise, then a cosine to 0, or the highest.
 
         The paper calls it "cyclic learning rate decay with a linear warmup schedule".
         """
         warmup, total = self.warmup_epochs * steps, self.epochs * steps
         if step < warmup:
             return self.learning_rate * ((step + 1) / warmup)
+        if self.decay == "none":
+            return self.learning_rate
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
     def snapshot_epochs(self):
