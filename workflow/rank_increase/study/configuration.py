@@ -991,7 +991,7 @@ def headline_seed(study):
 
 
 def networks_with(study, tables):
-    """Names of the networks that have all of these `NETWORK_TABLES`; of those trained elsewhere there are only weights."""
+    """Names of the networks that have all of these `NETWORK_TABLES`; those trained elsewhere have weights alone."""
     wanted, extensions = set(tables) & set(NETWORK_TABLES), tuple(study.extensions)
     models = {name: find("model", network.model.family, extensions) for name, network in study.networks.items()}
     of_models = wanted & set(MODEL_TABLES)
