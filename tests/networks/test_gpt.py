@@ -94,6 +94,10 @@ def test_products_are_those_of_every_layer():
         ("VO", 1),
     ]
     assert {weight.shape for weight in model.weights().values()} == {(3, 12, 5)}
+    assert [(matrix.name, matrix.layer) for matrix in model.matrices()] == [
+        (name, n) for n in (0, 1) for name in WEIGHTS
+    ]
+    assert {matrix.weight for matrix in model.matrices()} == set(model.weights())
 
 
 def test_images_are_no_text():

@@ -36,7 +36,7 @@ def config():
     return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["config", "language", "laptop", "paper", "template"])
+@pytest.mark.parametrize("name", ["config", "language", "language_larger", "laptop", "paper", "template"])
 def test_the_studies_in_the_repository_have_no_mistake(name):
     study = read_study(read_config(ROOT / "config" / f"{name}.yaml"))
     assert study.study == {"config": "demo", "template": "mine"}.get(name, name)
@@ -106,7 +106,7 @@ def test_a_study_may_have_checkpoints_alone():
     series = {"pythia": {**SERIES, "seeds": [4], "label": "Pythia"}}
     study = read_study({"study": "mine", "checkpoints": series})
     assert network_runs(study) == [{"network": "pythia", "alpha": "1", "seed": 4}]
-    assert made_tables(study) == ["spectra", "measures"]
+    assert made_tables(study) == ["spectra", "measures", "matrices"]
     drawn = drawn_figures(study)
     assert {"fig01", "fig12"} <= set(drawn)
     assert figure_options(study, drawn["fig12"]) == {"network": "pythia", "seed": 4}

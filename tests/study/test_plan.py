@@ -61,6 +61,16 @@ def test_flops_are_those_of_the_formula(config, change):
     assert cost["training"] == 3 * forward - embedding
 
 
+def test_flops_of_a_language_model_are_those_of_the_formula(config):
+    sizes = {"dim": 24, "depth": 3, "heads": 5, "dim_head": 8, "mlp_dim": 20}
+    config["networks"]["digits"]["model"] = {"family": "gpt", **sizes}
+    study = read_study({**config, "study": "mine"})
+    cost = plan.model_cost(study.networks["digits"], {"kind": "tokens", "shape": [7], "classes": 11})
+    layer = 7 * (8 * 24 * 40 + 4 * 7 * 40 + 4 * 24 * 20)
+    assert cost["forward"] == 3 * layer + 2 * 7 * 24 * 11
+    assert cost["training"] == 3 * cost["forward"]  # the embedding needs a gradient too, but is no product
+
+
 def test_parameters_weights_and_products_are_those_of_the_model(config):
     _, one = network(config)
     model, cost = VisionTransformer(IMAGES["shape"], IMAGES["classes"], **MODEL), plan.model_cost(one, IMAGES)
@@ -165,6 +175,17 @@ def test_text_with_and_without_measurements(config, tmp_path):
     assert float(last[4]) == 0.01
     assert float(last[5]) == pytest.approx(float(last[4]) / float(last[3]), rel=0.01)
     assert max(map(len, text.splitlines())) <= 120
+
+
+def test_checkpoints_are_imported_and_measured_but_not_trained(config, tmp_path):
+    series = {"model": {"family": "gpt2", "heads": 3}, "files": "w{seed}/{step}.safetensors", "seeds": [1, 2]}
+    study = read_study({**config, "study": "mine", "checkpoints": {"pythia": series}})
+    before, counts = plan.job_counts(read_study({**config, "study": "mine"})), plan.job_counts(study)
+    assert counts == {**before, "import_checkpoints": 2, "compute_spectra": before["compute_spectra"] + 2}
+    assert plan.slurm_job_counts(counts)["import_checkpoints"] == 2
+    assert "pythia" not in plan.describe(study, tmp_path, tmp_path)  # it costs no training
+    alone = read_study({"study": "mine", "checkpoints": {"pythia": series}})
+    assert plan.job_counts(alone) == {"import_checkpoints": 2, "compute_spectra": 2}
 
 
 def test_a_dataset_of_unknown_size_is_left_out_and_named(config, tmp_path):

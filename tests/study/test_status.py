@@ -151,6 +151,23 @@ def test_scratch_of_finished_runs_alone_is_deleted(study):
     assert list(delete_scratch(study)) == []
 
 
+def test_checkpoints_of_others_count_by_their_spectra(tmp_path):
+    series = {"model": {"family": "gpt2", "heads": 3}, "files": "w{seed}/{step}.safetensors", "seeds": [1, 2]}
+    config = read_study({"study": "mine", "checkpoints": {"pythia": series}})
+    place = Place(config, str(tmp_path / "results"), str(tmp_path / "scratch"), str(tmp_path / "datasets"))
+    first, second = ({"network": "pythia", "alpha": "1", "seed": seed} for seed in (1, 2))
+    publish(place, first, ("checkpoints",))
+    snapshots = publish(place, second, ("checkpoints", "spectra"))
+    rows = {
+        line.strip().rsplit("  ", 1)[0].split("  ")[0]: line.split()
+        for line in describe_status(place, NOW).splitlines()
+    }
+    assert rows["networks"][1:] == ["0"] * 5  # none is trained here
+    assert rows["their spectra"][2:] == ["1", "1", "2"]
+    assert list(delete_snapshots(place)) == [(snapshots, 1000)]
+    assert list(delete_scratch(place)) == []
+
+
 def test_compiled_code_is_deleted_with_the_last_scratch_folder(study):
     first, second = (train(study, run) for run in RUNS[:2])
     code = Path(study.scratch, "compiled")

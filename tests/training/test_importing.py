@@ -57,6 +57,8 @@ def test_snapshots_hold_the_weights_by_head(series):
     assert snapshots.steps == [0, 1, 8, 64] and done == [1, 2, 3, 4]
     assert snapshots.epochs == {0: 0, 1: 1 / 16, 8: 0.5, 64: 4}
     assert [product[:2] for product in snapshots.products] == [("KQ", 0), ("VO", 0), ("KQ", 1), ("VO", 1)]
+    matrices = [(name, layer, f"layer_{layer}.{name}") for layer in range(2) for name in ("W_K", "W_Q", "W_V", "W_O")]
+    assert snapshots.matrices == matrices
     for step, tensors in RUN.items():
         for name, layer, *factors in snapshots.products:
             fused = tensors[f"h.{layer}.attn.c_attn.weight"].numpy()

@@ -114,6 +114,8 @@ def test_spectra_are_those_of_the_checkpoints(folder, results, seed):
 def test_measures_figure_claims_and_explorer_are_made_as_of_trained_networks(results):
     measures = read_table(results / "tables/measures/vit.parquet")
     assert measures["stable_rank"].between(1, 12 + 1e-9).sum() > 100
+    matrices = read_table(results / "tables/matrices/vit.parquet")
+    assert set(matrices["seed"]) == set(SEEDS) and set(matrices["step"]) == set(STEPS)
     assert (results / "figures/fig12.png").stat().st_size > 5000
     assert "has no rows" not in (results / "logs/figures/fig12.log").read_text()
     claims = read_table(results / "claims.parquet").set_index("id")

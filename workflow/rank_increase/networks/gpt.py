@@ -3,7 +3,12 @@
 import torch
 from torch import nn
 
-from rank_increase.networks.attention import attention_products, attention_weights, scale_linear_layers
+from rank_increase.networks.attention import (
+    attention_matrices,
+    attention_products,
+    attention_weights,
+    scale_linear_layers,
+)
 from rank_increase.networks.vit import Block
 from rank_increase.options import Count, NotNegative
 from rank_increase.registry import register
@@ -79,6 +84,10 @@ class GPT(nn.Module):
     def products(self):
         """The products to measure: a list of `attention.Product`."""
         return attention_products(len(self.blocks))
+
+    def matrices(self):
+        """The single matrices to measure: a list of `attention.Matrix`."""
+        return attention_matrices(len(self.blocks))
 
     def weights(self):
         """Weights for snapshots, by name: the factors of `products`, tensors on the model's device."""

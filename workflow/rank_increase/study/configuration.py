@@ -991,12 +991,12 @@ def headline_seed(study):
 
 
 def networks_with(study, tables):
-    """Names of the networks that have all of these `NETWORK_TABLES`; those trained elsewhere have spectra alone."""
+    """Names of the networks that have all of these `NETWORK_TABLES`; those trained elsewhere have weights alone."""
     wanted, extensions = set(tables) & set(NETWORK_TABLES), tuple(study.extensions)
     models = {name: find("model", network.model.family, extensions) for name, network in study.networks.items()}
     of_models = wanted & set(MODEL_TABLES)
     trained = [name for name, model in models.items() if of_models.issubset(model.details.get("tables", ()))]
-    return trained + (list(study.checkpoints) if wanted <= {"spectra", "measures"} else [])
+    return trained + (list(study.checkpoints) if wanted <= {"spectra", "measures", "matrices"} else [])
 
 
 def made_tables(study):

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from rank_increase.data.packed import DatasetError
 from rank_increase.disk import writing
-from rank_increase.networks.attention import attention_products
+from rank_increase.networks.attention import attention_matrices, attention_products
 from rank_increase.training.snapshots import snapshot_path, write_snapshot
 
 # The cosine of n random weights and any others that do not depend on them has standard deviation 1 / sqrt(n). A run
@@ -97,7 +97,8 @@ def import_checkpoints(files, adapter, folder, *, steps_per_epoch=None, advance=
             weights = {f"layer_{n}.{name}": weight for n, layer in enumerate(layers) for name, weight in layer.items()}
             where, epoch = ", ".join(files[step]), step / steps_per_epoch
             rows.append({"step": step, "epoch": epoch, "files": where, **check(step, where, weights)})
-            write_snapshot(snapshot_path(new, step), weights, attention_products(len(layers)), step=step, epoch=epoch)
+            measured = attention_products(len(layers)), attention_matrices(len(layers))
+            write_snapshot(snapshot_path(new, step), weights, *measured, step=step, epoch=epoch)
             advance(len(rows))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(new, folder)
