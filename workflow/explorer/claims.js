@@ -4,7 +4,8 @@ const MARKS = { supported: "✓", "not supported": "✗", "not tested": "–" };
 
 function claimRow(claim) {
   const verdict = `${MARKS[claim.verdict]} ${claim.verdict}`;
-  const measured = claim.value === null ? "–" : `${short(claim.value)} (threshold: ${claim.relation} ${short(claim.threshold)})`;
+  const threshold = `(threshold: ${claim.relation} ${short(claim.threshold)})`;
+  const measured = claim.value === null ? "–" : `${short(claim.value)} ${threshold}`;
   const cell = element("td", claim.statement);
   const how = element("details", "");
   how.append(element("summary", `how: ${claim.source}`), element("p", claim.measure), element("p", claim.details));

@@ -213,7 +213,8 @@ function* stages(problem) {
   let time = 0;
   for (;;) {
     const { g } = head.lossAndG(p);
-    const wait = g.map((rate, i) => (p[i] !== 0 || rate === 0 ? Infinity : (rate > 0 ? b[i] : 2 - b[i]) / Math.abs(rate)));
+    const waits = (rate, i) => p[i] === 0 && rate !== 0;
+    const wait = g.map((rate, i) => (waits(rate, i) ? (rate > 0 ? b[i] : 2 - b[i]) / Math.abs(rate) : Infinity));
     const coordinate = wait.indexOf(Math.min(...wait));
     if (!Number.isFinite(wait[coordinate])) return;
     time += wait[coordinate];

@@ -31,7 +31,9 @@ function axis(title, options) {
 
 // An axis from 0, or a logarithmic one over some powers of ten, up to `top`.
 const valueAxis = (title, top, isLog, decades, options) => axis(title, isLog
-  ? { type: "log", range: [Math.log10(top) - decades, Math.log10(1.1 * top)], exponentformat: "power", dtick: 1, ...options }
+  ? {
+    type: "log", range: [Math.log10(top) - decades, Math.log10(1.1 * top)], exponentformat: "power", dtick: 1, ...options,
+  }
   : { range: [0, 1.04 * top], ...options });
 
 // `title` names what is drawn: it stands above the plot while two are side by side, and in downloaded tables.
@@ -44,7 +46,8 @@ function draw(id, traces, { title, isOneOfTwo, margin, ...layout }) {
     margin: { l: 56, r: 12, t: 10, b: 44, ...margin }, meta: title, ...layout,
   };
   if (isOneOfTwo) {
-    whole.title = { text: escaped(title), font: { size: 14 }, x: 0, xref: "paper", y: 1, yref: "container", pad: { t: 8 } };
+    const corner = { x: 0, xref: "paper", y: 1, yref: "container", pad: { t: 8 } };
+    whole.title = { text: escaped(title), font: { size: 14 }, ...corner };
     whole.margin.t += 26;
   }
   return Plotly.react(id, traces, whole, { displayModeBar: false, responsive: true });

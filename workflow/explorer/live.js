@@ -1,6 +1,9 @@
 // The reader trains the toy model, of a small problem, beside its predicted stages.
 
-const LIVE = { samples: 40, tokens: 4, dim: 4, teacher_std_KQ: 0.6, teacher_std_VO: 0.8, seed: 34, stages: 6, alpha: "1e-8" };
+const LIVE = {
+  samples: 40, tokens: 4, dim: 4, teacher_std_KQ: 0.6, teacher_std_VO: 0.8, stages: 6, // shown first:
+  seed: 34, alpha: "1e-8",
+};
 const LIVE_ALPHAS = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 50, 100, 300, 1000, 3000].map((digits) => `1e-${digits}`);
 const live = { seed: null, runs: [], training: 0 }; // of one problem: `problem`, `prediction`, `end`, `levels`
 
@@ -31,7 +34,9 @@ function chooseLiveProblem(seed) {
   const prediction = { ...liveTable(found), ...liveEvents(found), start };
   // As in the library, a coordinate is active above half of what the stage gives it that activates it.
   const levels = {};
-  for (const { coordinate, p } of found) levels[coordinate] = Math.min(levels[coordinate] ?? Infinity, Math.abs(p[coordinate]) / 2);
+  for (const { coordinate, p } of found) {
+    levels[coordinate] = Math.min(levels[coordinate] ?? Infinity, Math.abs(p[coordinate]) / 2);
+  }
   Object.assign(live, { seed, problem, prediction, levels, end: 1.25 * found.at(-1).time, runs: [] });
 }
 
@@ -65,22 +70,24 @@ function renderLive() {
   showSlider("live-alpha", LIVE_ALPHAS, String);
   byId("live-problem").value = live.seed;
   const run = { alpha, ...liveTable(records), events: liveEvents(activations(records, live.levels)) };
-  const others = live.runs.filter((other) => other.alpha !== alpha).map((other) => ({ alpha: other.alpha, ...liveTable(other.records) }));
-  const time = run.time.at(-1);
+  const others = live.runs.filter((other) => other !== known)
+    .map((other) => ({ alpha: other.alpha, ...liveTable(other.records) }));
   const { prediction, end } = live;
-  const view = { run, others, prediction, end, time, layer: 0, head: 0, full: false, isLog: false };
-  drawStages("live-stages", view, { views: [view], title: `live, α = ${alpha}, problem ${live.seed}`, isOneOfTwo: false });
+  const view = { run, others, prediction, end, time: run.time.at(-1), layer: 0, head: 0, full: false, isLog: false };
+  drawStages("live-stages", view, { views: [view], title: `live, α = ${alpha}, problem ${live.seed}` });
   byId("live-readout").textContent = describeLive(view);
 }
 
 function describeLive({ run, prediction, time }) {
-  const predicted = `Algorithm 1 predicts the first ${prediction.time.length} stages at times ${prediction.time.map(short).join(", ")}.`;
+  const count = prediction.time.length;
+  const predicted = `Algorithm 1 predicts the first ${count} stages at times ${prediction.time.map(short).join(", ")}.`;
   if (time === 0) return `${predicted} Press Train, or move the init scale.`;
   const measured = measuredTimes(run, prediction);
   const happened = measured.filter((each) => each !== null).length;
-  const late = largest([0, ...measured.map((each, stage) => (each === null ? 0 : Math.abs(each - prediction.time[stage])))]);
-  return `${predicted} At α = ${run.alpha}, ${happened} have happened, at times ` +
-    `${measured.map((each) => (each === null ? "–" : short(each))).join(", ")}: at most ${short(late)} from the prediction.`;
+  const times = measured.map((each) => (each === null ? "–" : short(each))).join(", ");
+  const off = measured.map((each, stage) => (each === null ? 0 : Math.abs(each - prediction.time[stage])));
+  return `${predicted} At α = ${run.alpha}, ${happened} have happened, at times ${times}: ` +
+    `at most ${short(largest(off))} from the prediction.`;
 }
 
 // Trains from the start, and draws as it goes on; again if called again.

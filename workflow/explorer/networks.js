@@ -170,16 +170,17 @@ function noteOfNoChange(view) {
 
 // A logarithmic axis with room for all curves of these networks, so that it stays the same for every head.
 function rankAxis(views, options) {
-  const ranks = views.flatMap((view) => ofNetwork(view).flatMap((run) =>
-    Object.keys(STYLES).flatMap((matrix) => array(run.products[view.product]?.[matrix].stable_rank ?? []).flat(2))));
-  const limits = [0.9, 1.15 * largest([1, ...ranks])].map(Math.log10);
+  const tops = views.flatMap((view) => ofNetwork(view).flatMap((run) => Object.keys(STYLES).map((matrix) =>
+    extremes(array(run.products[view.product]?.[matrix].stable_rank ?? []))[1])));
+  const limits = [0.9, 1.15 * largest([1, ...tops])].map(Math.log10);
   return axis("stable rank", { type: "log", range: limits, tickvals: RANK_TICKS, ...options });
 }
 
 function rankTraces(view, yaxis) {
   const { run } = view;
   return [...BASELINES, "initial", "delta"].flatMap((matrix) => {
-    const epochs = matrix === "initial" ? [run.epochs[0], run.epochs.at(-1)] : run.epochs.filter((epoch) => epoch > 0);
+    const ends = [run.epochs[0], run.epochs.at(-1)];
+    const epochs = matrix === "initial" ? ends : run.epochs.filter((epoch) => epoch > 0);
     const [means, deviations] = transposed(epochs.map((epoch) => rankAt(run, view, matrix, epoch)));
     const steps = epochs.map((epoch) => stepAt(run, epoch));
     if (matrix === "initial" && view.logTime) steps[0] = stepAt(run, run.epochs[1]); // a logarithmic axis has no 0
@@ -189,7 +190,8 @@ function rankTraces(view, yaxis) {
       hovertemplate: `%{y:.2f} at epoch %{customdata}<extra>${STYLES[matrix].name}</extra>`,
     });
     const curve = { ...trace, marker: { ...trace.marker, size } };
-    return view.head === "all" && matrix === "delta" ? [band(steps, means, deviations, matrix, { yaxis }), curve] : [curve];
+    if (view.head !== "all" || matrix !== "delta") return [curve];
+    return [band(steps, means, deviations, matrix, { yaxis }), curve];
   });
 }
 
@@ -210,15 +212,18 @@ function metricTraces({ run }) {
 function drawTraining(id, view, { views, ...layout }) {
   const values = followedValues(view);
   const traces = values.map((y, index) => ({
-    x: view.run.steps, y, mode: "lines", line: { color: scaleColor(index / Math.max(1, values.length - 1)), width: 1.5 },
+    x: view.run.steps, y, mode: "lines",
+    line: { color: scaleColor(index / Math.max(1, values.length - 1)), width: 1.5 },
     name: `singular value ${index + 1}`, customdata: view.run.epochs.map(short),
     hovertemplate: `%{y:.3g} at epoch %{customdata}<extra>singular value ${index + 1}</extra>`,
   }));
   const steps = views.flatMap(({ run }) => run.steps);
   const end = largest(steps);
   const first = smallest(steps.filter((step) => step > 0));
-  const time = view.logTime ? { type: "log", range: [first * 0.9, end * 1.1].map(Math.log10) } : { range: [0, end * 1.02] };
-  const losses = views.flatMap(({ run }) => [...array(run.metrics.train_loss), ...array(run.metrics.test_loss)]);
+  const logarithmic = { type: "log", range: [first * 0.9, end * 1.1].map(Math.log10) };
+  const time = view.logTime ? logarithmic : { range: [0, end * 1.02] };
+  const losses = views.flatMap(({ run: { metrics } }) =>
+    [metrics.train_loss, metrics.test_loss].map((loss) => extremes(array(loss))[1]));
   draw(id, [...traces, ...rankTraces(view, "y2"), ...metricTraces(view)], {
     ...layout,
     margin: { r: 56, t: 26 },
@@ -246,7 +251,8 @@ function drawOverview(id, view, { views, ...layout }) {
   const place = { x: range(z[0].length).map((head) => head + 1), y: range(z.length).map((layer) => layer + 1) };
   const [left, right] = view.head === "all" ? [0.5, z[0].length + 0.5] : [view.head + 0.5, view.head + 1.5];
   const trace = {
-    type: "heatmap", ...place, z: z.map((row) => row.map((value) => (value > 0 ? value : null))), name: OVERVIEWS[view.overview],
+    type: "heatmap", ...place, z: z.map((row) => row.map((value) => (value > 0 ? value : null))),
+    name: OVERVIEWS[view.overview],
     zmin: view.overview === "rank" ? 1 : 0, zmax: largest(all), xgap: 2, ygap: 2, hoverongaps: false,
     colorscale: range(9).map((number) => [number / 8, scaleColor(number / 8)]),
     colorbar: { thickness: 12, outlinewidth: 0, tickfont: { size: 11 } },

@@ -34,6 +34,17 @@ const unique = (values) => [...new Set(values)];
 const range = (count) => Array.from({ length: count }, (_, index) => index);
 const largest = (values) => values.reduce((best, value) => (value > best ? value : best), -Infinity);
 const smallest = (values) => values.reduce((best, value) => (value < best ? value : best), Infinity);
+const extremesKnown = new WeakMap();
+
+// The smallest and the largest number in nested arrays; kept, for stored ones stay as they are.
+function extremes(values) {
+  if (!extremesKnown.has(values)) {
+    const flat = values.flat(Infinity);
+    extremesKnown.set(values, [smallest(flat), largest(flat)]);
+  }
+  return extremesKnown.get(values);
+}
+
 const nearest = (values, wanted) =>
   values.reduce((best, value) => (Math.abs(value - wanted) < Math.abs(best - wanted) ? value : best));
 const short = (value) => Number(value.toPrecision(3)).toString();

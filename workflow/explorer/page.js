@@ -3,12 +3,13 @@
 const PARTS = [
   {
     has: study.networks, draw: renderNetworks,
-    selects: ["network", "scale", "seed", "product", "layer", "head", "beside", "overview-of"], boxes: ["log-time", "log-values"],
-    others: ["epoch"],
+    selects: ["network", "scale", "seed", "product", "layer", "head", "beside", "overview-of"],
+    boxes: ["log-time", "log-values"], others: ["epoch"],
   },
   {
     has: study.toy, draw: renderToy,
-    selects: ["variant", "problem", "toy-layer", "toy-head", "toy-beside"], boxes: ["log-loss"], others: ["alpha", "time"],
+    selects: ["variant", "problem", "toy-layer", "toy-head", "toy-beside"],
+    boxes: ["log-loss"], others: ["alpha", "time"],
   },
   { has: true, draw: renderLive, selects: [], boxes: [], others: ["live-alpha", "live-problem"] },
 ];

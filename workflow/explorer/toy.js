@@ -126,7 +126,8 @@ function entryTraces(view, product, yaxis, stages) {
     const limit = array(prediction[product])[layer][head];
     const lines = range(limit.length).filter(active).map((index) => staircase(prediction, 0, limit[index], end));
     traces.push({
-      ...joined(lines), line: { color: color("limit"), width: lines.length > MANY ? 3 : 5, shape: "hv" }, hoverinfo: "skip", name: "predicted limit",
+      ...joined(lines), line: { color: color("limit"), width: lines.length > MANY ? 3 : 5, shape: "hv" },
+      hoverinfo: "skip", name: "predicted limit",
     });
   }
   const last = Math.max(1, full ? values.length - 1 : prediction?.index.length - 1);
@@ -185,8 +186,8 @@ function entryLabels({ run, layer, head }, product, yref) {
 // The same axis at every time, with room for the whole run and its limit.
 function entryAxis(views, product, domain) {
   const all = views.flatMap(({ run, prediction, layer, head }) =>
-    [run, prediction].flatMap((part) => (part ? array(part[product])[layer][head].flat() : [])));
-  const [low, high] = [smallest([0, ...all]), largest([0, ...all])];
+    [run, prediction].flatMap((part) => (part ? extremes(array(part[product])[layer][head]) : [])));
+  const [low, high] = extremes([0, ...all]);
   const room = 0.05 * (high - low) || 1;
   return axis("value", { domain, range: [low - room, high + room] });
 }
@@ -204,16 +205,16 @@ function drawStages(id, view, { views, ...layout }) {
     ...stageTraces(view),
   ];
   const times = array(view.prediction?.time ?? []);
-  const losses = views.flatMap(({ run, others }) => [run, ...others].flatMap(({ loss }) => array(loss)));
-  const positive = losses.filter((loss) => loss > 0);
-  const top = largest(losses);
+  const losses = views.flatMap(({ run, others }) => [run, ...others].flatMap(({ loss }) => extremes(array(loss))));
+  const [bottom, top] = extremes(losses);
+  const decades = bottom > 0 ? Math.min(8, 0.3 + Math.log10(top / bottom)) : 8;
   const count = largest(views.map(({ run, prediction }) => (prediction ?? run.events).index.length));
   draw(id, traces, {
     ...layout,
     margin: { r: 30, t: 30 },
     dragmode: fine ? "zoom" : false,
     xaxis: axis(RESCALED_TIME, { range: [0, largest(views.map(({ end }) => end))], anchor: "y4", fixedrange: !fine }),
-    yaxis: valueAxis("loss", top, view.isLog, Math.min(8, 0.3 + Math.log10(top / smallest(positive))), { domain: [0.79, 1] }),
+    yaxis: valueAxis("loss", top, view.isLog, decades, { domain: [0.79, 1] }),
     yaxis2: entryAxis(views, "KQ", [0.54, 0.74]),
     yaxis3: entryAxis(views, "VO", [0.28, 0.48]),
     yaxis4: axis("stage", { domain: [0, 0.22], range: [0, count + 1] }),

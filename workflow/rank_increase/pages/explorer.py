@@ -221,7 +221,7 @@ def networks_part(store, tables, names):
 
 
 def _spectra(store, rows, key):
-    """Normalised spectra, of shape (epochs, layers, heads, values); stable ranks and largest values, without the last axis."""
+    """Normalised spectra, (epochs, layers, heads, values); without the last axis, stable ranks and largest values."""
     rows = rows.sort_values(HEADS)
     shape = tuple(rows[name].nunique() for name in HEADS)
     if len(rows) != np.prod(shape):
