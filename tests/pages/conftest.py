@@ -4,6 +4,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
+from firefox import Firefox
+
 
 @pytest.fixture(scope="session")
 def chromium():
@@ -23,3 +25,14 @@ def chromium():
     driver.set_script_timeout(300)
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def firefox(tmp_path_factory):
+    """A headless Firefox."""
+    path = shutil.which("firefox-esr") or shutil.which("firefox")
+    if not path:
+        pytest.skip("the explorer was NOT TESTED in Firefox: on Debian, `apt-get install firefox-esr`")
+    browser = Firefox(path, str(tmp_path_factory.mktemp("profile")))
+    yield browser
+    browser.quit()

@@ -819,6 +819,27 @@ def test_the_live_panel_trains_what_it_says(opened):
     assert browser.curves("live-stages", "loss at α = 1e-4") == []
 
 
+def test_firefox_shows_the_values_of_the_tables_and_trains(firefox, page, tables):
+    firefox.open(f"file://{page}#head=1&layer=0&live-alpha=1e-4&live-problem=34")
+    firefox.run("while (!document.body.dataset.ready) await new Promise((wake) => setTimeout(wake, 50));")
+
+    def curve(plot, name):
+        traces = f"document.getElementById('{plot}').data.filter((trace) => trace.name === '{name}')"
+        return firefox.run(f"const [{{x, y}}] = {traces}; return [x, y];")
+
+    np.testing.assert_allclose(
+        curve("training", "singular value 2")[1], values_of(tables, head=1, layer=0)[:, 1], atol=1e-4
+    )
+    assert curve("stages", "predicted") == [PREDICTED, [1, 2, 3]]
+    assert firefox.run("return [...document.querySelectorAll('.plot .main-svg')].length") >= 6
+    trained = "document.getElementById('live').dataset.training === 'done'"
+    wait = f"while (!({trained})) await new Promise((wake) => setTimeout(wake, 50));"
+    firefox.run(f"document.getElementById('live-train').click(); {wait}")
+    predicted, measured = (curve("live-stages", name)[0] for name in ("predicted", "measured"))
+    np.testing.assert_allclose(measured, predicted, rtol=0.3)
+    assert len(measured) == 6 and not firefox.errors
+
+
 @pytest.mark.parametrize(
     ("half", "present", "missing", "sentence"),
     [
