@@ -36,8 +36,8 @@ const valueAxis = (title, top, isLog, decades, options) => axis(title, isLog
   }
   : { range: [0, 1.04 * top], ...options });
 
-// `title` names what is drawn: it stands above the plot while two are side by side, and in downloaded tables.
-function draw(id, traces, { title, isOneOfTwo, margin, ...layout }) {
+// `title` names what is drawn: it stands in downloaded tables, and above the plot if there are several `views`.
+function draw(id, traces, { title, views, margin, ...layout }) {
   const whole = {
     font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: color("text") },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
@@ -45,7 +45,7 @@ function draw(id, traces, { title, isOneOfTwo, margin, ...layout }) {
     hoverlabel: { bgcolor: color("panel"), font: { color: color("text") }, bordercolor: color("quiet") },
     margin: { l: 56, r: 12, t: 10, b: 44, ...margin }, meta: title, ...layout,
   };
-  if (isOneOfTwo) {
+  if (views?.length > 1) {
     const corner = { x: 0, xref: "paper", y: 1, yref: "container", pad: { t: 8 } };
     whole.title = { text: escaped(title), font: { size: 14 }, ...corner };
     whole.margin.t += 26;

@@ -140,7 +140,7 @@ function band(x, means, deviations, matrix, options) {
   };
 }
 
-function drawSpectra(id, view, { views, ...layout }) {
+function drawSpectra(id, view, { views, title }) {
   const traces = [];
   for (const matrix of [...BASELINES, "initial", "delta"]) {
     const [means, deviations] = transposed(spectrumAt(view, matrix));
@@ -151,7 +151,7 @@ function drawSpectra(id, view, { views, ...layout }) {
     traces.push(styled(matrix, x, means, { hovertemplate }));
   }
   draw(id, traces, {
-    ...layout,
+    views, title,
     xaxis: axis("index of singular value", { range: [0.5, largest(views.map(longestSpectrum)) + 0.5] }),
     yaxis: valueAxis("singular value / largest", 1, view.logValues, DECADES),
     annotations: noteOfNoChange(view),
@@ -209,7 +209,7 @@ function metricTraces({ run }) {
   }));
 }
 
-function drawTraining(id, view, { views, ...layout }) {
+function drawTraining(id, view, { views, title }) {
   const values = followedValues(view);
   const traces = values.map((y, index) => ({
     x: view.run.steps, y, mode: "lines",
@@ -219,18 +219,17 @@ function drawTraining(id, view, { views, ...layout }) {
   }));
   const steps = views.flatMap(({ run }) => run.steps);
   const end = largest(steps);
+  const top = largest(views.flatMap((each) => followedValues(each)[0]));
   const first = smallest(steps.filter((step) => step > 0));
   const logarithmic = { type: "log", range: [first * 0.9, end * 1.1].map(Math.log10) };
   const time = view.logTime ? logarithmic : { range: [0, end * 1.02] };
   const losses = views.flatMap(({ run: { metrics } }) =>
     [metrics.train_loss, metrics.test_loss].map((loss) => extremes(array(loss))[1]));
   draw(id, [...traces, ...rankTraces(view, "y2"), ...metricTraces(view)], {
-    ...layout,
+    views, title,
     margin: { r: 56, t: 26 },
     xaxis: axis("step", { ...time, anchor: "y3" }),
-    yaxis: valueAxis("singular value", largest(views.flatMap((each) => followedValues(each)[0])), view.logValues, DECADES, {
-      domain: [0.64, 1],
-    }),
+    yaxis: valueAxis("singular value", top, view.logValues, DECADES, { domain: [0.64, 1] }),
     yaxis2: rankAxis(views, { domain: [0.32, 0.57] }),
     yaxis3: valueAxis("loss", largest(losses), false, 0, { domain: [0, 0.25] }),
     yaxis4: axis("test accuracy", {
@@ -245,7 +244,7 @@ function drawTraining(id, view, { views, ...layout }) {
   });
 }
 
-function drawOverview(id, view, { views, ...layout }) {
+function drawOverview(id, view, { views, title }) {
   const z = overviewOf(view)[epochIndex(view.run, "delta", view.epoch)];
   const all = views.flatMap((each) => overviewOf(each).flat(2)).filter((value) => value > 0);
   const place = { x: range(z[0].length).map((head) => head + 1), y: range(z.length).map((layer) => layer + 1) };
@@ -260,7 +259,7 @@ function drawOverview(id, view, { views, ...layout }) {
     hovertemplate: `layer %{y}, head %{x}: %{z:.3f}<extra></extra>`,
   };
   draw(id, [trace], {
-    ...layout,
+    views, title,
     xaxis: axis("head", { dtick: 1, showgrid: false, ticks: "" }),
     yaxis: axis("layer", { dtick: 1, showgrid: false, ticks: "", autorange: "reversed" }),
     shapes: [{
@@ -327,10 +326,10 @@ function renderNetworks() {
   byId("networks-readout").innerText = views
     .map((each) => (beside ? `${networkRunName(each.run)}: ` : "") + describeNetwork(each)).join("\n");
   views.forEach((each, place) => {
-    const shared = { views, title: networkRunName(each.run), isOneOfTwo: views.length > 1 };
-    drawSpectra(idOf("spectra", place), each, shared);
-    drawTraining(idOf("training", place), each, shared);
-    drawOverview(idOf("overview", place), each, shared);
+    const shown = { views, title: networkRunName(each.run) };
+    drawSpectra(idOf("spectra", place), each, shown);
+    drawTraining(idOf("training", place), each, shown);
+    drawOverview(idOf("overview", place), each, shown);
   });
   drawScales(view);
 }

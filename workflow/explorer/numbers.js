@@ -60,7 +60,7 @@ function meanAndDeviation(values) {
 // A curve up to x = `end`, with its last point there.
 function curveUpTo(x, y, end) {
   const count = countUpTo(x, end);
-  if (count === 0 || count === x.length) return { x: x.slice(0, count), y: y.slice(0, count) };
+  if (count === 0 || count === x.length || x[count - 1] === end) return { x: x.slice(0, count), y: y.slice(0, count) };
   const share = (end - x[count - 1]) / (x[count] - x[count - 1]);
   const last = y[count - 1] + share * (y[count] - y[count - 1]);
   return { x: [...x.slice(0, count), end], y: [...y.slice(0, count), last] };

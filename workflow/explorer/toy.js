@@ -197,7 +197,7 @@ const stageLines = (times) => ({
   line: { color: color("idle"), width: 1, dash: "2px,3px" },
 });
 
-function drawStages(id, view, { views, ...layout }) {
+function drawStages(id, view, { views, title }) {
   const stages = firstStages(view.prediction);
   const entries = view.full ? "Singular values of" : "Diagonal entries of";
   const traces = [
@@ -208,12 +208,13 @@ function drawStages(id, view, { views, ...layout }) {
   const losses = views.flatMap(({ run, others }) => [run, ...others].flatMap(({ loss }) => extremes(array(loss))));
   const [bottom, top] = extremes(losses);
   const decades = bottom > 0 ? Math.min(8, 0.3 + Math.log10(top / bottom)) : 8;
+  const end = largest(views.map((each) => each.end));
   const count = largest(views.map(({ run, prediction }) => (prediction ?? run.events).index.length));
   draw(id, traces, {
-    ...layout,
+    views, title,
     margin: { r: 30, t: 30 },
     dragmode: fine ? "zoom" : false,
-    xaxis: axis(RESCALED_TIME, { range: [0, largest(views.map(({ end }) => end))], anchor: "y4", fixedrange: !fine }),
+    xaxis: axis(RESCALED_TIME, { range: [0, end], anchor: "y4", fixedrange: !fine }),
     yaxis: valueAxis("loss", top, view.isLog, decades, { domain: [0.79, 1] }),
     yaxis2: entryAxis(views, "KQ", [0.54, 0.74]),
     yaxis3: entryAxis(views, "VO", [0.28, 0.48]),
@@ -258,7 +259,7 @@ function renderToy() {
   document.querySelectorAll("#toy .prediction").forEach((item) => { item.hidden = !predicted; });
   document.querySelector("#toy .others").hidden = view.others.length === 0;
   views.forEach((each, place) => {
-    drawStages(idOf("stages", place), each, { views, title: toyRunName(each.run), isOneOfTwo: views.length > 1 });
+    drawStages(idOf("stages", place), each, { views, title: toyRunName(each.run) });
   });
 }
 
