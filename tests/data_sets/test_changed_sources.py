@@ -118,7 +118,7 @@ def test_changed_source_is_packed_again_and_a_removed_one_is_not_missed(tmp_path
     failed, said = study("-n", *METRICS.values(), data=data)
     assert not failed and "Nothing to be done" in said, said
 
-    before = open_dataset(packed / "folder").train_images[0].copy()
+    before = open_dataset(packed / "folder").train_samples[0].copy()
     save(images / "train/ant/0.png", (9, 99, 199))  # in place: no folder's time changes
     failed, said = study("-n", METRICS["folder"], data=data)
     assert not failed and "prepare_dataset" in said and "train_network" in said, said
@@ -126,7 +126,7 @@ def test_changed_source_is_packed_again_and_a_removed_one_is_not_missed(tmp_path
     assert "Nothing to be done" in said, said
     failed, said = study(METRICS["folder"], data=data)
     assert not failed, said
-    after = open_dataset(packed / "folder").train_images[0]
+    after = open_dataset(packed / "folder").train_samples[0]
     assert after[0, 0].tolist() == [9, 99, 199] and not np.array_equal(before, after)
 
     table = pq.read_table(images / "train.parquet")
@@ -149,7 +149,7 @@ def test_changed_source_is_packed_again_and_a_removed_one_is_not_missed(tmp_path
 @pytest.mark.slow
 def test_overwritten_pixels_are_named_and_the_same_command_mends_them(tmp_path, study):
     assert not study(METRICS["folder"])[0]
-    path = tmp_path / "run/results/small/datasets/folder/train_images.npy"
+    path = tmp_path / "run/results/small/datasets/folder/train_samples.npy"
     whole = path.read_bytes()
     pixels = np.load(path, mmap_mode="r+")
     pixels[:] = 255 - pixels
@@ -157,7 +157,7 @@ def test_overwritten_pixels_are_named_and_the_same_command_mends_them(tmp_path, 
     time.sleep(0.01)
     os.utime(path)
     failed, said = study(METRICS["folder"])
-    assert failed and "train_images.npy is not what was packed" in said, said
+    assert failed and "train_samples.npy is not what was packed" in said, said
     assert "delete results/small/datasets/folder, and the same command packs the dataset again" in said
     shutil.rmtree(path.parent)
     failed, said = study(METRICS["folder"])
@@ -181,9 +181,9 @@ def test_two_studies_that_pack_into_one_folder_at_once_both_train(tmp_path, stud
         pytest.fail("the two never packed at once")
     # One that packs after the other has finished, as a job that had to wait does, leaves the dataset in place.
     manifest = data / "folder/manifest.json"
-    before = manifest.read_bytes(), (data / "folder/train_images.npy").stat().st_ino
+    before = manifest.read_bytes(), (data / "folder/train_samples.npy").stat().st_ino
     failed, said = study(METRICS["folder"], "--forcerun", "prepare_dataset", data=data, folder=second)
     assert not failed and "prepare_dataset" in said, said
-    assert (manifest.read_bytes(), (data / "folder/train_images.npy").stat().st_ino) == before
+    assert (manifest.read_bytes(), (data / "folder/train_samples.npy").stat().st_ino) == before
     failed, said = study("-n", METRICS["folder"], data=data, folder=first)
     assert not failed and "Nothing to be done" in said, said

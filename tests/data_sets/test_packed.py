@@ -37,22 +37,54 @@ def test_packed_is_what_was_given(tmp_path, rng):
     dataset = open_dataset(tmp_path / "set")
     for name, array in arrays.items():
         np.testing.assert_array_equal(getattr(dataset, name), array)
-    assert dataset.train_images.dtype == np.uint8 and dataset.train_labels.dtype == np.int64
-    assert isinstance(dataset.train_images, np.memmap) and not dataset.train_images.flags.writeable
-    np.testing.assert_allclose(dataset.manifest["mean"], arrays["train_images"].mean(axis=(0, 1, 2)))
-    np.testing.assert_allclose(dataset.manifest["std"], arrays["train_images"].std(axis=(0, 1, 2)))
+    assert dataset.train_samples.dtype == np.uint8 and dataset.train_labels.dtype == np.int64
+    assert isinstance(dataset.train_samples, np.memmap) and not dataset.train_samples.flags.writeable
+    np.testing.assert_allclose(dataset.manifest["mean"], arrays["train_samples"].mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(dataset.manifest["std"], arrays["train_samples"].std(axis=(0, 1, 2)))
     assert dataset.manifest["counts"] == {"train": 5, "test": 3}
     assert dataset.manifest["source"] == {"source": "made up", "sha256": {"file": "digest"}}
-    packed = (tmp_path / "set" / "train_images.npy").read_bytes()
-    assert dataset.manifest["sha256"]["train_images.npy"] == sha256(packed).hexdigest()
+    packed = (tmp_path / "set" / "train_samples.npy").read_bytes()
+    assert dataset.manifest["sha256"]["train_samples.npy"] == sha256(packed).hexdigest()
     assert seen[-1] == 8
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(256, np.uint8), (257, np.uint16), (70000, np.uint32)])
+def test_tokens_and_a_label_for_each_are_packed_in_the_smallest_type_of_their_vocabulary(tmp_path, rng, classes, dtype):
+    numbers = {}
+    for split, count in (("train", 5), ("test", 3)):
+        numbers[f"{split}_samples"], numbers[f"{split}_labels"] = rng.integers(0, classes, (2, count, 7))
+        numbers[f"{split}_samples"][0, 0] = classes - 1
+    pack(tmp_path / "set", made_up(rng, shape=(7,), classes=classes, kind="tokens", **numbers)[0], {})
+    dataset = open_dataset(tmp_path / "set")
+    for name, array in numbers.items():
+        np.testing.assert_array_equal(getattr(dataset, name), array)
+    assert dataset.train_samples.dtype == dtype and dataset.test_labels.dtype == np.int64
+    assert dataset.manifest["label_shape"] == [7] and "mean" not in dataset.manifest
+
+
+def test_features_are_packed_as_float32(tmp_path, rng):
+    arrays = {"train_samples": rng.normal(size=(5, 2, 3)), "test_samples": rng.normal(size=(3, 2, 3))}
+    pack(tmp_path / "set", made_up(rng, shape=(2, 3), kind="features", **arrays)[0], {})
+    packed = open_dataset(tmp_path / "set").test_samples
+    np.testing.assert_array_equal(packed, arrays["test_samples"].astype(np.float32))
+    assert packed.dtype == np.float32
+
+
+def test_token_out_of_range_and_feature_that_is_not_finite_are_sentences(tmp_path, rng):
+    tokens = {"train_samples": rng.integers(0, 3, (5, 4)), "test_samples": np.array([[0, 1], [2, 3], [0, 0]])}
+    with pytest.raises(DatasetError, match="test pixels: sample 1 has token 3, but the 3 classes have numbers 0 to 2"):
+        pack(tmp_path / "set", made_up(rng, shape=(4,), kind="tokens", **tokens)[0], {})
+    features = {"train_samples": np.full((5, 2), np.nan)}
+    with pytest.raises(DatasetError, match="train pixels: a feature is not finite"):
+        pack(tmp_path / "set", made_up(rng, shape=(2,), kind="features", **features)[0], {})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_label_out_of_range_is_a_sentence_and_leaves_nothing(tmp_path, rng, wrong):
     source, _ = made_up(rng, test_labels=np.array([0, 1, wrong]))
-    with pytest.raises(DatasetError, match=rf"test pixels: image 2 has label {wrong}, but .* 0 to 2"):
+    with pytest.raises(DatasetError, match=rf"test pixels: sample 2 has label {wrong}, but .* 0 to 2"):
         pack(tmp_path / "set", source, {})
     assert list(tmp_path.iterdir()) == []
 
@@ -107,7 +139,7 @@ def test_disk_errors_before_anything_is_packed_are_the_same_sentences(tmp_path, 
 
 
 def test_constant_channel_is_refused(tmp_path, rng):
-    source, _ = made_up(rng, train_images=np.full((5, 4, 4, 2), 7, dtype=np.uint8))
+    source, _ = made_up(rng, train_samples=np.full((5, 4, 4, 2), 7, dtype=np.uint8))
     with pytest.raises(DatasetError, match="same in all pixels"):
         pack(tmp_path / "set", source, {})
 
@@ -161,7 +193,7 @@ def test_two_processes_that_pack_one_dataset_both_finish_and_it_is_whole(tmp_pat
     assert start_together(pack_digits, folders, again) == [0, 0]
     for folder in folders:
         check_arrays(folder)
-        assert open_dataset(folder).train_images.shape == (1438, 8, 8, 1)
+        assert open_dataset(folder).train_samples.shape == (1438, 8, 8, 1)
         assert sorted(os.listdir(folder)) == sorted(FILES)
         beside = sorted(os.listdir(folder.parent))
         assert beside[0] == "digits" and len(beside) == (3 if again else 2)  # else the second has nothing to do
@@ -196,10 +228,10 @@ def test_dataset_of_another_description_is_replaced_and_readers_of_the_old_one_k
     before = open_dataset(tmp_path / "set")
     source, others = made_up(rng)
     pack(tmp_path / "set", source, {"size": 4}, again=False)
-    np.testing.assert_array_equal(open_dataset(tmp_path / "set").train_images, arrays["train_images"])
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").train_samples, arrays["train_samples"])
     pack(tmp_path / "set", source, {"size": 5}, again=False)
-    np.testing.assert_array_equal(open_dataset(tmp_path / "set").train_images, others["train_images"])
-    np.testing.assert_array_equal(before.train_images, arrays["train_images"])
+    np.testing.assert_array_equal(open_dataset(tmp_path / "set").train_samples, others["train_samples"])
+    np.testing.assert_array_equal(before.train_samples, arrays["train_samples"])
 
 
 def test_folder_with_other_files_is_not_replaced(tmp_path, rng):

@@ -38,7 +38,7 @@ def test_image_folder_is_packed_in_alphabetical_order(folder, tmp_path, monkeypa
     assert dataset.manifest["classes"] == ["ant", "bee"]
     assert dataset.train_labels.tolist() == dataset.test_labels.tolist() == [0, 0, 0, 1, 1, 1]
     colors = [[0, 0, 0], [0, 10, 1], [0, 20, 2], [100, 0, 0], [100, 10, 1], [100, 20, 2]]
-    assert dataset.train_images[:, 1, 2].tolist() == colors
+    assert dataset.train_samples[:, 1, 2].tolist() == colors
     monkeypatch.setattr(decoding, "SHARD", 2)  # shards and threads change nothing, digests included
     assert pack_folder(folder, tmp_path, threads=5).manifest == dataset.manifest
 
@@ -49,9 +49,9 @@ def test_shorter_side_is_resized_and_the_middle_kept(folder, tmp_path):
     Image.fromarray(wide).save(folder / "train" / "ant" / "0.png")
     Image.fromarray(wide.transpose(1, 0, 2)).convert("L").save(folder / "val" / "ant" / "0.png")
     dataset = pack_folder(folder, tmp_path, size=8)
-    assert dataset.train_images.shape[1:] == (8, 8, 3)
-    assert (dataset.train_images[0] == 255).all() and (dataset.test_images[0] == 255).all()
-    small = pack_folder(folder, tmp_path, size=4).train_images[0]
+    assert dataset.train_samples.shape[1:] == (8, 8, 3)
+    assert (dataset.train_samples[0] == 255).all() and (dataset.test_samples[0] == 255).all()
+    small = pack_folder(folder, tmp_path, size=4).train_samples[0]
     assert (small[:, 1:3] == 255).all()
 
 

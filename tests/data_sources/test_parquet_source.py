@@ -38,7 +38,7 @@ def test_parquet_is_packed_in_order(tmp_path, monkeypatch, struct):
     write_parquet(tmp_path / "train.parquet", map(encoded, colors), [0, 1, 0, 1, 0, 1, 1], struct)
     write_parquet(tmp_path / "test.parquet", map(encoded, colors[:2]), [1, 0], struct)
     dataset = pack_parquet(tmp_path)
-    assert [tuple(color) for color in dataset.train_images[:, 0, 0].tolist()] == colors
+    assert [tuple(color) for color in dataset.train_samples[:, 0, 0].tolist()] == colors
     assert dataset.train_labels.tolist() == [0, 1, 0, 1, 0, 1, 1] and dataset.test_labels.tolist() == [1, 0]
     assert dataset.manifest["classes"] == ["ant", "bee"]
 
@@ -52,7 +52,7 @@ def test_mistakes_in_parquet_are_sentences(tmp_path):
     with pytest.raises(DatasetError, match=r"test.parquet is no readable Parquet file"):
         pack_parquet(tmp_path)
     write_parquet(tmp_path / "test.parquet", good, [0, 5, 0])
-    with pytest.raises(DatasetError, match=r"test.parquet: image 1 has label 5"):
+    with pytest.raises(DatasetError, match=r"test.parquet: sample 1 has label 5"):
         pack_parquet(tmp_path)
     write_parquet(tmp_path / "test.parquet", [good[0], good[1][:50], good[2]], [0, 1, 0])
     with pytest.raises(DatasetError, match=r"test.parquet, row 1 is no readable image"):

@@ -126,8 +126,8 @@ def test_cifar_is_packed_as_its_authors_wrote_it(tmp_path, rng, monkeypatch, nam
     publish(monkeypatch, name, folder, files)
     dataset = packed(tmp_path, name)
     images = pixels.transpose(0, 1, 3, 4, 2)
-    np.testing.assert_array_equal(dataset.train_images, np.concatenate(images[:-1]))
-    np.testing.assert_array_equal(dataset.test_images, images[-1])
+    np.testing.assert_array_equal(dataset.train_samples, np.concatenate(images[:-1]))
+    np.testing.assert_array_equal(dataset.test_samples, images[-1])
     assert dataset.train_labels.tolist() == [label for number in range(len(pixels) - 1) for label in (number, 9)]
     assert dataset.test_labels.tolist() == [len(pixels) - 1, 9]
     assert dataset.manifest["classes"] == ["plane", *["other"] * 9]
@@ -153,11 +153,11 @@ def test_mnist_is_packed_as_its_authors_wrote_it(tmp_path, rng, monkeypatch, nam
     }
     publish(monkeypatch, name, tmp_path / "downloads" / name, {file: idx(array) for file, array in arrays.items()})
     dataset = packed(tmp_path, name)
-    np.testing.assert_array_equal(dataset.train_images[..., 0], arrays["train-images-idx3-ubyte.gz"])
-    np.testing.assert_array_equal(dataset.test_images[..., 0], arrays["t10k-images-idx3-ubyte.gz"])
+    np.testing.assert_array_equal(dataset.train_samples[..., 0], arrays["train-images-idx3-ubyte.gz"])
+    np.testing.assert_array_equal(dataset.test_samples[..., 0], arrays["t10k-images-idx3-ubyte.gz"])
     np.testing.assert_array_equal(dataset.train_labels, arrays["train-labels-idx1-ubyte.gz"])
     np.testing.assert_array_equal(dataset.test_labels, arrays["t10k-labels-idx1-ubyte.gz"])
-    assert dataset.train_images.shape == (5, 28, 28, 1) and dataset.train_labels.dtype == np.int64
+    assert dataset.train_samples.shape == (5, 28, 28, 1) and dataset.train_labels.dtype == np.int64
     assert dataset.manifest["classes"] == getattr(datasets, name).classes
 
 
@@ -171,8 +171,8 @@ def test_svhn_is_packed_with_label_0_for_the_digit_0(tmp_path, rng, monkeypatch)
         files[f"{split}_32x32.mat"] = buffer.getvalue()
     publish(monkeypatch, "SVHN", tmp_path / "downloads" / "SVHN", files)
     dataset = packed(tmp_path, "SVHN")
-    np.testing.assert_array_equal(dataset.train_images, pixels["train"])
-    np.testing.assert_array_equal(dataset.test_images, pixels["test"])
+    np.testing.assert_array_equal(dataset.train_samples, pixels["train"])
+    np.testing.assert_array_equal(dataset.test_samples, pixels["test"])
     assert dataset.train_labels.tolist() == [0, 1, 9, 0] and dataset.test_labels.tolist() == [5, 0]
     assert dataset.manifest["classes"] == list("0123456789")
 
@@ -222,7 +222,7 @@ def test_what_lies_extracted_in_the_downloads_is_never_unpickled(tmp_path, rng, 
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         tar.extractall(folder, filter="data")
     dataset = packed(tmp_path, "CIFAR10")
-    np.testing.assert_array_equal(dataset.test_images, pixels[-1].transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(dataset.test_samples, pixels[-1].transpose(0, 2, 3, 1))
     assert not (tmp_path / "ran").exists()
 
 
@@ -245,7 +245,7 @@ def test_mirror_of_the_user_is_asked_first(tmp_path, rng, monkeypatch):
     publish(monkeypatch, "CIFAR10", tmp_path / "mirror", files)
     monkeypatch.setitem(DATASETS["CIFAR10"], "mirrors", [])
     dataset = packed(tmp_path, "CIFAR10", mirrors=[f"file://{tmp_path}/mirror/"])
-    np.testing.assert_array_equal(dataset.test_images, pixels[-1].transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(dataset.test_samples, pixels[-1].transpose(0, 2, 3, 1))
 
 
 def test_interrupted_download_resumes(tmp_path, rng, monkeypatch):

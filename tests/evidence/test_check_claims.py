@@ -10,10 +10,12 @@ from rank_increase.study.configuration import all_variant_settings, read_config,
 from rank_increase.tables import read_table, write_table
 from scripts.evidence import check_claims
 from test_claim import CLAIMS, STUDY
+from test_condensation_claims import CASES as CONDENSATION_CASES
 from test_full_weights_claims import CASES as FULL_CASES
 from test_linear_attention_claims import CASES as LINEAR_CASES
 from test_network_claims import CASES as NETWORK_CASES
 from test_network_claims import GOOD
+from test_patterns_claims import CASES as PATTERN_CASES
 from test_toy_claims import CASES as TOY_CASES
 from test_toy_claims import NOTHING
 from test_toy_structures_claims import CASES as STRUCTURE_CASES
@@ -40,7 +42,8 @@ def checked(tmp_path):
 
 
 def test_every_declared_claim_has_data_that_support_it_and_data_that_refute_it():
-    cases = [*FULL_CASES, *TOY_CASES, *STRUCTURE_CASES, *LINEAR_CASES, *TRAININGS_CASES, *NETWORK_CASES]
+    toy = [*FULL_CASES, *TOY_CASES, *STRUCTURE_CASES, *LINEAR_CASES, *TRAININGS_CASES]
+    cases = [*toy, *NETWORK_CASES, *CONDENSATION_CASES, *PATTERN_CASES]
     assert sorted(cases) == sorted(entry.name for entry in declared_claims())
 
 

@@ -82,7 +82,7 @@ def large_dataset(tmp_path_factory):
     splits = {name: Split(name, count, chunks(count)) for name, count in (("train", 2000), ("test", 16))}
     folder = tmp_path_factory.mktemp("data") / "large"
     pack(folder, Source(["one", "other"], (320, 320, 1), splits, {}), {})
-    assert (folder / "train_images.npy").stat().st_size > 195 * MB
+    assert (folder / "train_samples.npy").stat().st_size > 195 * MB
     return folder
 
 

@@ -869,9 +869,14 @@ def test_claims_stand_in_a_table_with_verdicts_that_read_without_colour(opened):
     assert [row[2] for row in cells] == ["0.25 (threshold: < 0.5)", "0.75 (threshold: < 0.5)", "–"]
 
 
-def test_a_study_too_short_for_any_stage_is_drawn_without_a_prediction(opened, tables, tmp_path):
-    browser = opened(path=build(tmp_path, {**tables, "stages": tables["stages"].iloc[:0]}))
+def test_a_study_too_short_for_any_stage_and_without_metrics_is_drawn(opened, tables, tmp_path):
+    """As of networks that were trained elsewhere."""
+    some = {name: table for name, table in tables.items() if name != "metrics"}
+    browser = opened(path=build(tmp_path, {**some, "stages": tables["stages"].iloc[:0]}))
     assert "predicts nothing for this problem" in browser.find("#toy-readout").text
+    assert "accuracy" not in browser.find("#networks-readout").text
+    assert [curve["x"] for curve in browser.curves("training", "test loss")] == [[]]
+    assert browser.axis("training", "yaxis3")["range"] == [0, 1.04]
 
 
 def test_the_browser_shows_a_name_as_it_is(opened, tables, tmp_path):

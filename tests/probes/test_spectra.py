@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rank_increase.networks.attention import attention_products
-from rank_increase.notation import PRODUCTS
+from rank_increase.notation import PRODUCTS, RANDOM_CHANGES
 from rank_increase.probes.measures import stable_rank
-from rank_increase.probes.spectra import RANDOM, ProductSpectra, singular_values, spectra_frame
+from rank_increase.probes.spectra import ProductSpectra, singular_values, spectra_frame
 from rank_increase.tables import SCHEMAS, read_table
 from rank_increase.training.snapshots import Snapshots, snapshot_path, write_snapshot
 from scripts.probes import compute_spectra
@@ -169,10 +169,10 @@ def factors_of(folder, step, layer, name):
 def test_table_of_spectra(folder, tmp_path):
     rows = read_rows(folder, tmp_path)
     assert set(rows.reset_index()) == set(SCHEMAS["spectra"].names)
-    assert len(rows) == LAYERS * HEADS * len(PRODUCTS) * (1 + 4 * len(STEPS))
+    assert len(rows) == LAYERS * HEADS * len(PRODUCTS) * (1 + 5 * len(STEPS))
     assert not rows.index.has_duplicates
     counts = rows.groupby("matrix").size() // (LAYERS * HEADS * len(PRODUCTS))
-    assert counts.to_dict() == {"initial": 1, **dict.fromkeys(("trained", "delta", *RANDOM), len(STEPS))}
+    assert counts.to_dict() == {"initial": 1, **dict.fromkeys(("trained", "delta", *RANDOM_CHANGES), len(STEPS))}
     for step, layer, head, name in product_of(STEPS, range(LAYERS), range(HEADS), PRODUCTS):
         initial, trained = (product(*factors_of(folder, moment, layer, name))[head] for moment in (0, step))
         for matrix, value in (("trained", trained), ("delta", trained - initial)):
@@ -182,7 +182,7 @@ def test_table_of_spectra(folder, tmp_path):
     for layer, head, name in product_of(range(LAYERS), range(HEADS), PRODUCTS):
         of_start = [rows.loc[matrix, 0, layer, head, name]["singular_values"] for matrix in ("initial", "trained")]
         np.testing.assert_allclose(*of_start)
-        for matrix in ("delta", *RANDOM):
+        for matrix in ("delta", *RANDOM_CHANGES):
             assert not rows.loc[matrix, 0, layer, head, name]["singular_values"].any()
 
 
@@ -237,7 +237,7 @@ def test_noisy_factors_change_each_factor_by_the_norm_of_its_change(folder, tmp_
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", RANDOM)
+@pytest.mark.parametrize("kind", RANDOM_CHANGES)
 def test_directions_are_drawn_for_each_head_and_seed_and_kept_through_training(folder, tmp_path, kind):
     first, other = (read_rows(folder, tmp_path, seed).loc[kind] for seed in (0, 1))
     last = pd.concat([first.loc[STEPS[-1]], other.loc[STEPS[-1]]])["singular_values"]
@@ -254,13 +254,30 @@ def test_directions_are_drawn_for_each_head_and_seed_and_kept_through_training(f
 def test_noisy_factors_are_those_of_the_dense_difference():
     rng = np.random.default_rng(0)
     A, B = rng.standard_normal((2, 1, 12, 3))
-    norms = np.array([[2.0]]), np.array([[0.5]])
-    noisy = ProductSpectra(A, B).random_changes(*norms, np.ones((1, 1)), np.random.default_rng(5))["noisy_factors"][0]
+    values = np.array([[[1.2, 1.6, 0.0]]]), np.array([[[0.5, 0.0, 0.0]]])  # of norms 2 and 0.5
+    noisy = ProductSpectra(A, B).random_changes(*values, np.ones((1, 1)), np.random.default_rng(5))["noisy_factors"][0]
     draws = np.random.default_rng(5)
     draws.standard_normal((2, 1, 12, 6))
     N_A, N_B = draws.standard_normal((2, 1, 12, 3))
     changed = product(A + 2 * N_A / np.linalg.norm(N_A), B + 0.5 * N_B / np.linalg.norm(N_B))
     np.testing.assert_allclose(noisy, dense(changed - product(A, B))[:, :6], atol=1e-12)
+
+
+def test_turned_factors_of_random_factors_are_as_the_factors_themselves():
+    """Changes in random directions fit to the factors no more and no less once they are turned."""
+    rng = np.random.default_rng(1)
+    A, B, dA, dB = rng.standard_normal((4, 400, 10, 2))  # 400 heads
+    spectra = ProductSpectra(A, B)
+    values = [np.linalg.svd(change, compute_uv=False)[None] for change in (dA, dB)]
+    turned = spectra.random_changes(*values, np.ones((1, 400)), rng)["turned_factors"][0]
+    _, delta = spectra.after(A + dA, B + dB)
+    assert np.abs(turned - delta).max() > 1  # not the same ones
+    deviation = np.sqrt(delta.var(0) / 400)
+    assert (np.abs(turned.mean(0) - delta.mean(0)) < 5 * deviation).all()
+    aligned = spectra.after(A * 2, B * 2)[1].mean(0)  # changes along the factors: not random
+    values = [np.linalg.svd(change, compute_uv=False)[None] for change in (A, B)]
+    turned = spectra.random_changes(*values, np.ones((1, 400)), rng)["turned_factors"][0].mean(0)
+    assert turned[2] > 0.3 and aligned[2] < 1e-9  # A B^T grows threefold, of rank 2; turned ones have rank 4
 
 
 @settings(max_examples=40)
@@ -273,14 +290,22 @@ def test_noisy_factors_are_those_of_the_dense_difference():
 )
 def test_random_changes_of_any_shape_are_dense_ones(seed, heads, dim, dim_head, sizes):
     A, B = np.random.default_rng(seed).standard_normal((2, heads, dim, dim_head))
-    p, q, size = (np.full((1, heads), value) for value in sizes)
-    found = ProductSpectra(A, B).random_changes(p, q, size, np.random.default_rng(seed))
+    shares = np.sort(np.random.default_rng(seed + 1).random((2, 1, heads, min(dim, dim_head))))[..., ::-1]
+    shares /= np.linalg.norm(shares, axis=-1, keepdims=True)
+    of_A, of_B = sizes[0] * shares[0], sizes[1] * shares[1]
+    size = np.full((1, heads), sizes[2])
+    found = ProductSpectra(A, B).random_changes(of_A, of_B, size, np.random.default_rng(seed))
     rank, draws = min(dim, 2 * dim_head), np.random.default_rng(seed)
     random = product(*draws.standard_normal((2, heads, dim, rank)))
     random *= size[0][:, None, None] / np.linalg.norm(random, axis=(1, 2), keepdims=True)
     N_A, N_B = (N / np.linalg.norm(N, axis=(1, 2), keepdims=True) for N in draws.standard_normal((2, *A.shape)))
     noisy = product(A, sizes[1] * N_B) + product(sizes[0] * N_A, B + sizes[1] * N_B)
-    for kind, expected in (("random_product", random), ("noisy_factors", noisy)):
+    turned = []
+    for values in (of_A, of_B):
+        u, _, v = np.linalg.svd(draws.standard_normal(A.shape), full_matrices=False)
+        turned.append(u @ (values[0][..., None] * v))
+    turned = product(A, turned[1]) + product(turned[0], B + turned[1])
+    for kind, expected in (("random_product", random), ("noisy_factors", noisy), ("turned_factors", turned)):
         values, spectrum = found[kind][0], dense(expected)
         assert found[kind].shape == (1, heads, rank)
         assert (np.diff(values) <= 0).all() and (values >= 0).all()

@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import replace
+from textwrap import dedent
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from rank_increase import jobs
+from rank_increase.data.packed import Source, Split, pack
 from rank_increase.networks.vit import VisionTransformer
 from rank_increase.ownership import owned
 from rank_increase.training import processes
@@ -58,14 +60,66 @@ def test_snapshot_of_step_0_is_the_scaled_initialization(job, tmp_path):
         assert not torch.equal(last[name], weight)
 
 
+LANGUAGE = """
+    from torch import nn
+
+    from rank_increase.networks.attention import Product
+    from rank_increase.registry import register
+
+
+    @register.model("bigrams")
+    class Bigrams(nn.Module):
+        def __init__(self, shape, classes):
+            super().__init__()
+            self.logits = nn.Embedding(classes, classes)
+
+        def forward(self, tokens):
+            return self.logits(tokens)
+
+        def scale_initial_weights(self, scale):
+            self.logits.weight.data *= scale
+
+        def products(self):
+            return [Product("whole", 0, "logits", "logits")]
+
+        def weights(self):
+            return {"logits": self.logits.weight.detach()[None]}
+"""
+
+
+def test_a_label_for_each_token_is_learned_and_counted(job, tmp_path):
+    (tmp_path / "bigrams.py").write_text(dedent(LANGUAGE))
+    rng, splits = np.random.default_rng(0), {}
+    for name, count in (("train", 64), ("test", 16)):
+        tokens = rng.integers(0, 5, (count, 6))
+        splits[name] = Split(name, count, [(tokens, (tokens + 1) % 5)])
+        splits[name].chunks[0][1][:, :3] = 0  # of the labels, half say nothing of the token
+    pack(tmp_path / "set", Source(list("abcde"), (6,), splits, {}, "tokens"), {})
+    settings = recipe(epochs=8, learning_rate=0.3, augment=False)
+    model = {"family": "bigrams"}
+    extensions = (str(tmp_path / "bigrams.py"),)
+    job = replace(job, dataset=str(tmp_path / "set"), model=model, recipe=settings, alpha=1.0, extensions=extensions)
+    train(job)
+    metrics, _ = results(job)
+    # Half of the labels of a token a are 0, the others a + 1, which is 0 for one of five tokens.
+    assert metrics["test_accuracy"].iloc[-1] == pytest.approx(0.8 / 2 + 0.2, abs=0.1)
+    assert metrics["test_loss"].iloc[-1] == pytest.approx(0.8 * math.log(2), rel=0.15)
+    for name, split in splits.items():
+        [(tokens, labels)] = split.chunks
+        splits[name] = Split(name, split.count, [(tokens, labels[:, 0])])
+    pack(tmp_path / "set", Source(list("abcde"), (6,), splits, {}, "tokens"), {})
+    with pytest.raises(ValueError, match=r"outputs of shape \(6, 5\) for a sample, .* labels of shape \(\)"):
+        train(job)
+
+
 def test_first_step_is_adam_on_the_mean_loss_without_decay(job, double):
     job = replace(job, recipe=recipe(epochs=1, warmup_epochs=0, batch_size=70, augment=False))
     run = run_of(job)
     before = {name: value.detach().clone() for name, value in run.model.named_parameters()}
     images, labels = next(run.batches.train(1))
-    loss = F.cross_entropy(run.model(run.batches.normalised(images)), labels)
+    loss = F.cross_entropy(run.model(run.batches.inputs(images)), labels)
     gradients = torch.autograd.grad(loss, list(run.model.parameters()))
-    run._update(images, labels, 1e-3)
+    run.update(images, labels, 1e-3)
     for (name, value), gradient in zip(run.model.named_parameters(), gradients, strict=True):
         assert value.dtype == torch.float64
         torch.testing.assert_close(value.grad, gradient, atol=1e-12, rtol=1e-9)
@@ -87,7 +141,7 @@ def test_gradients_of_processes_average_to_that_of_the_batch(job, double):
         run = run_of(job)
         run.processes = count  # what DDP does between them is not part of this
         images, labels = next(run.batches.train(1))
-        run._update(images[rank::count], labels[rank::count], 0.0)
+        run.update(images[rank::count], labels[rank::count], 0.0)
         gradients.append([parameter.grad for parameter in run.model.parameters()])
     whole, *parts = gradients
     torch.testing.assert_close([sum(part) / 3 for part in zip(*parts, strict=True)], whole, atol=1e-12, rtol=1e-9)
@@ -129,7 +183,7 @@ def test_snapshots_in_the_middle_of_an_epoch_are_of_their_steps(job):
     run = run_of(replace(job, scratch=f"{job.scratch}_plain"))
     for epoch in (1, 2, 3):
         for images, labels in run.batches.train(epoch):
-            run._update(images, labels, job.recipe.learning_rate_at(run.step, STEPS))
+            run.update(images, labels, job.recipe.learning_rate_at(run.step, STEPS))
             run.step += 1
             if run.step in steps:
                 found = load_file(snapshot_path(job_path(job) / "snapshots", run.step))

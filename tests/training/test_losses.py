@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rank_increase.registry import registered
-from rank_increase.training.losses import cross_entropy, squared_error
+from rank_increase.training.losses import cross_entropy, hinge, squared_error
 
 LOSSES = {name: entry.load() for name, entry in registered("loss").items()}
 
@@ -26,7 +26,7 @@ def unit_vectors(labels, classes=4):
 
 
 def test_the_losses_are_these():
-    assert {"cross_entropy": cross_entropy, "squared_error": squared_error} == LOSSES
+    assert {"cross_entropy": cross_entropy, "squared_error": squared_error, "hinge": hinge} == LOSSES
 
 
 def test_cross_entropy_in_closed_form(double):
@@ -47,6 +47,14 @@ def test_squared_error_in_closed_form(double):
     assert squared_error(unit_vectors(labels), labels).item() == 0
     assert squared_error(torch.zeros(3, 4), labels).item() == 1.5
     assert squared_error(torch.full((3, 4), 2.0), labels).item() == pytest.approx(3 * (1 + 3 * 4) / 2, rel=1e-14)
+
+
+def test_hinge_in_closed_form(double):
+    labels = torch.tensor([0, 2, 3])
+    assert hinge(torch.zeros(3, 4), labels).item() == 12
+    assert hinge(2 * unit_vectors(labels) - 1, labels).item() == 0
+    # 2 of the label is beyond its margin, 2 of another class 3 away from its own, and 0 is 1 away.
+    assert hinge(2 * unit_vectors(torch.tensor([0, 0, 3])), labels).item() == 3 + (3 + 1 + 2) + 3
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -72,6 +80,14 @@ def test_loss_is_the_sum_over_samples_and_never_negative(name, seed, samples, cu
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_loss_of_a_label_for_each_position_is_the_mean_over_them(name):
+    outputs, labels = drawn(3, samples=12)
+    of_each = [LOSSES[name](outputs[n : n + 1], labels[n : n + 1]) for n in range(12)]
+    expected = torch.stack(of_each).reshape(3, 4).mean(1).sum()
+    torch.testing.assert_close(LOSSES[name](outputs.reshape(3, 4, 4), labels.reshape(3, 4)), expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_outputs_of_half_precision_are_summed_in_single(name):
     outputs, labels = drawn(0, samples=4000)
     half = outputs.detach().bfloat16()
@@ -80,6 +96,8 @@ def test_outputs_of_half_precision_are_summed_in_single(name):
     numbers = half.double().numpy()
     if name == "cross_entropy":
         exact = (np.log(np.exp(numbers).sum(1)) - numbers[np.arange(4000), labels]).sum()
-    else:
+    elif name == "squared_error":
         exact = ((numbers - np.eye(4)[labels]) ** 2).sum() / 2
+    else:
+        exact = np.maximum(0, 1 - (2 * np.eye(4)[labels] - 1) * numbers).sum()
     assert found.item() == pytest.approx(exact, rel=1e-5)

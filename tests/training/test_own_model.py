@@ -72,7 +72,7 @@ def test_snapshots_hold_the_products_that_the_model_names(own):
     snapshots = Snapshots(job_path(own) / "snapshots")
     assert snapshots.products == [("whole", 0, "inwards", "outwards")] and snapshots.steps == [0, 1, 2, 4, 8]
     run = run_of(replace(own, scratch=f"{own.scratch}_untrained"))
-    images = run.batches.normalised(next(run.batches.train(1))[0])
+    images = run.batches.inputs(next(run.batches.train(1))[0])
     A, B = snapshots.factors(0, snapshots.products[0])
     assert A.shape == B.shape == (1, 128, 3) and not B[0, 2:].any() and B[0, :2].all()
     outputs = run.model(images).detach().numpy()
@@ -82,7 +82,7 @@ def test_snapshots_hold_the_products_that_the_model_names(own):
 def test_it_is_trained_by_the_loss_and_the_optimizer_of_the_user(own):
     run = run_of(replace(own, scratch=f"{own.scratch}_untrained"))
     images, labels = next(run.batches.train(1))
-    outputs = run.model(run.batches.normalised(images)).detach()
+    outputs = run.model(run.batches.inputs(images)).detach()
     expected = 3 * (outputs - F.one_hot(labels, 2)).pow(4).sum()
     assert run.loss(outputs, labels).item() == pytest.approx(expected.item(), rel=1e-6)
     snapshots = Snapshots(job_path(own) / "snapshots")

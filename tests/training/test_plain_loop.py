@@ -19,7 +19,7 @@ SIZES = {key: value for key, value in MODEL.items() if key != "family"}
 def plain_steps(dataset, job, epochs):
     """Images, float64 with mean 0 and variance 1, labels and learning rate of each step, as the recipe has it."""
     size, peak, warmup = job.recipe.batch_size, job.recipe.learning_rate, job.recipe.warmup_epochs * STEPS
-    images, labels = normalised(dataset.train_images, dataset), torch.tensor(dataset.train_labels)
+    images, labels = normalised(dataset.train_samples, dataset), torch.tensor(dataset.train_labels)
     for epoch in range(1, epochs + 1):
         order = np.random.default_rng([job.seed, epoch]).permutation(len(labels))
         for step in range(STEPS):
@@ -30,7 +30,7 @@ def plain_steps(dataset, job, epochs):
 
 
 def normalised(images, dataset):
-    pixels = dataset.train_images.astype(float)
+    pixels = dataset.train_samples.astype(float)
     mean, std = (moment((0, 1, 2)).astype("f4").astype(float) for moment in (pixels.mean, pixels.std))  # as ours are
     return torch.tensor((images - mean) / std).permute(0, 3, 1, 2)
 
@@ -120,6 +120,6 @@ def on_test_split(plain, dataset, loss):
     """Mean loss and accuracy on the test split."""
     labels = torch.tensor(dataset.test_labels)
     with torch.no_grad():
-        logits = plain.logits(normalised(dataset.test_images, dataset))
+        logits = plain.logits(normalised(dataset.test_samples, dataset))
     right = (logits.argmax(1) == labels).double().mean().item()
     return plain_loss(loss, logits, labels).item() / len(labels), right

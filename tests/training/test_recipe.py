@@ -82,8 +82,17 @@ def test_snapshot_steps_by_hand():
 
 
 @pytest.mark.parametrize(
+    ("precision", "mixed"), [("auto", {"cuda"}), ("float32", set()), ("bfloat16", {"cuda", "cpu", "mps"})]
+)
+def test_activations_are_bfloat16_where_the_recipe_says(precision, mixed):
+    chosen = recipe(precision=precision)
+    assert {device for device in ("cuda", "cpu", "mps") if chosen.is_mixed(device)} == mixed
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
+        {"precision": "float16"},
         {"epochs": 0},
         {"epochs": 1.5},
         {"learning_rate": 0.0},

@@ -13,7 +13,9 @@ from sklearn.datasets import load_digits
 
 from second import Transformer, cross_entropy, measures, squared_error
 
-RUNS = [("wide", "0.3", 2), ("wide", "0.6", 2), ("wide", "1", 2), ("wide", "1", 0)]
+RANDOM = ("random_product", "noisy_factors", "turned_factors")
+
+RUNS = [("wide", "0.3", 2), ("wide", "0.6", 2), ("wide", "1", 2), ("wide", "1", 0), ("wide", "1", 5)]
 RUNS += [("narrow", "0.6", 2), ("narrow", "1", 2)]
 PRODUCTS = ["KQ", "VO"]
 
@@ -79,7 +81,7 @@ def test_packed_dataset_is_scikit_learns_digits(wired):
     manifest = json.loads((folder / "manifest.json").read_text())
     for name in ("train", "test"):
         images, labels = split(name)
-        np.testing.assert_array_equal(np.load(folder / f"{name}_images.npy"), images[..., None])
+        np.testing.assert_array_equal(np.load(folder / f"{name}_samples.npy"), images[..., None])
         np.testing.assert_array_equal(np.load(folder / f"{name}_labels.npy"), labels)
         assert manifest["counts"][name] == len(labels)
     pixels = split("train")[0]
@@ -207,12 +209,13 @@ def test_spectra_are_those_of_the_products_of_the_snapshots(wired, network, alph
 @pytest.mark.parametrize(("network", "alpha", "seed"), RUNS)
 def test_random_changes_are_as_large_as_those_of_training(wired, network, alpha, seed):
     it = NETWORKS[network]
-    snapshots, rows = spectra_of(wired, network, alpha, seed, "random_product", "noisy_factors")
+    snapshots, rows = spectra_of(wired, network, alpha, seed, *RANDOM)
     dim, heads, (rank, rank_of_change) = it.sizes["dim"], it.sizes["heads"], it.ranks
     for layer, number in np.ndindex(it.sizes["depth"], 2):
         product, rng = PRODUCTS[number], np.random.default_rng([seed, layer, number])
         gaussian = rng.standard_normal((2, heads, dim, rank_of_change))  # side, head
         noise = rng.standard_normal((2, heads, dim, rank))
+        turns = [np.linalg.svd(rng.standard_normal((heads, dim, rank)), full_matrices=False) for _ in range(2)]
         for head in range(heads):
             A_0, B_0 = factors(snapshots, 0, layer, head, product)
             direction = gaussian[0, head] @ gaussian[1, head].T
@@ -227,6 +230,12 @@ def test_random_changes_are_as_large_as_those_of_training(wired, network, alpha,
                 ]
                 changed = moved[0] @ moved[1].T - A_0 @ B_0.T if step else np.zeros((dim, dim))
                 check_spectrum(rows[step, layer, head, product, "noisy_factors"], changed, rank_of_change)
+                turned = [
+                    factor_0 + u[head] * np.linalg.svd(factor - factor_0, compute_uv=False) @ v[head]
+                    for factor_0, factor, (u, _, v) in ((A_0, A, turns[0]), (B_0, B, turns[1]))
+                ]
+                changed = turned[0] @ turned[1].T - A_0 @ B_0.T if step else np.zeros((dim, dim))
+                check_spectrum(rows[step, layer, head, product, "turned_factors"], changed, rank_of_change)
 
 
 @pytest.mark.parametrize("network", ["wide", "narrow"])
@@ -241,4 +250,4 @@ def test_measures_are_those_of_the_singular_values_of_the_same_row(wired, networ
     for *key, row in zip(*(found[name] for name in keys), found[list(expected[0])].to_dict("records"), strict=True):
         for name, value in values[tuple(key)].items():
             np.testing.assert_allclose(row[name], value, rtol=1e-9, err_msg=f"{key}: {name}")
-    assert set(found["matrix"]) == {"initial", "trained", "delta", "random_product", "noisy_factors"}
+    assert set(found["matrix"]) == {"initial", "trained", "delta", *RANDOM}

@@ -80,7 +80,7 @@ def test_explorer_shows_the_toy_runs_and_their_predictions(wired, page):
 
 def test_explorer_shows_the_spectra_of_every_run(wired, page):
     study, array = page
-    spectra, measures, metrics = (wired.table(f"tables/{name}") for name in NETWORK_TABLES[1:] + NETWORK_TABLES[:1])
+    spectra, measures, metrics = (wired.table(f"tables/{name}") for name in ("spectra", "measures", "metrics"))
     rows = spectra.merge(measures, on=[key for key in spectra if key in measures], validate="1:1")
     assert len(rows) == len(spectra) == len(measures)
     assert study["networks"]["names"] == {"wide": "Wide tokens", "narrow": "Narrow tokens"}

@@ -28,7 +28,7 @@ TOY_TABLES = [
     "returns",
 ]
 LINEAR_ATTENTION_TABLES = ["linear_attention", "linear_attention_losses"]
-NETWORK_TABLES = ["metrics", "spectra", "measures"]
+NETWORK_TABLES = ["metrics", "spectra", "measures", "matrices"]
 # PNG and PDF hold no data, so the jobs keep each figure for the tests as well.
 KEEP_FIGURES = """
 

@@ -29,12 +29,13 @@ function axis(title, options) {
   };
 }
 
-// An axis from 0, or a logarithmic one over some powers of ten, up to `top`.
-const valueAxis = (title, top, isLog, decades, options) => axis(title, isLog
-  ? {
-    type: "log", range: [Math.log10(top) - decades, Math.log10(1.1 * top)], exponentformat: "power", dtick: 1, ...options,
-  }
-  : { range: [0, 1.04 * top], ...options });
+// An axis from 0, or a logarithmic one over some powers of ten, up to `top`; up to 1 if there is nothing to show.
+function valueAxis(title, top, isLog, decades, options) {
+  const end = top > 0 ? top : 1;
+  if (!isLog) return axis(title, { range: [0, 1.04 * end], ...options });
+  const limits = [Math.log10(end) - decades, Math.log10(1.1 * end)];
+  return axis(title, { type: "log", range: limits, exponentformat: "power", dtick: 1, ...options });
+}
 
 // `title` names what is drawn: it stands in downloaded tables, and above the plot if there are several `views`.
 function draw(id, traces, { title, views, margin, ...layout }) {

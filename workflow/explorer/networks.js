@@ -303,9 +303,8 @@ function drawScales(view) {
 
 function describeNetwork(view) {
   const rank = (matrix) => short(rankAt(view.run, view, matrix, view.epoch)[0]);
-  const tested = array(view.run.metrics.epoch).indexOf(view.epoch);
-  const accuracy = tested < 0 ? "" :
-    ` Test accuracy: ${(100 * array(view.run.metrics.test_accuracy)[tested]).toFixed(1)}\u00a0%.`;
+  const tested = array(view.run.metrics.test_accuracy)[array(view.run.metrics.epoch).indexOf(view.epoch)];
+  const accuracy = Number.isFinite(tested) ? ` Test accuracy: ${(100 * tested).toFixed(1)}\u00a0%.` : "";
   const atRandom = `of random changes: ${rank("random_product")} (of equal norm), ${rank("noisy_factors")} (of the factors)`;
   const changes = view.epoch === 0 ? "" : `of the change: ${rank("delta")}; ${atRandom}; `;
   return `Epoch ${short(view.epoch)}, step ${stepAt(view.run, view.epoch)}. ` +

@@ -22,9 +22,15 @@ _MATRIX = [
     ("step", pa.int64()),  # of the optimizer; 0 is the initialization
     ("epoch", pa.float64()),  # the same in epochs
     *_PLACE,
-    # initial, trained, delta (the change by training); random_product (a random change of the same norm) and
-    # noisy_factors (the change when each factor gets noise with the norm of its own change by training)
+    # initial, trained, delta (the change by training); random_product (a random change of the same norm),
+    # noisy_factors (the change when each factor gets noise with the norm of its own change by training), and
+    # turned_factors (the change when each factor gets its own change by training with random singular vectors)
     ("matrix", pa.dictionary(pa.int32(), pa.string())),
+]
+_RUN = [
+    ("network", pa.dictionary(pa.int32(), pa.string())),
+    ("alpha", pa.dictionary(pa.int32(), pa.string())),
+    ("seed", pa.int32()),
 ]
 SCHEMAS = {
     "losses": pa.schema(
@@ -165,7 +171,82 @@ SCHEMAS = {
             ("images_per_second", pa.float64()),  # of the training steps alone
         ]
     ),
+    "checkpoints": pa.schema(
+        [
+            ("step", pa.int64()),
+            ("epoch", pa.float64()),
+            ("files", pa.string()),  # separated by commas
+            ("sha256", pa.string()),  # of W_K, W_Q, W_V, W_O of all layers
+            ("cosine", pa.float64()),  # of these weights, as one vector, and those of step 0
+        ]
+    ),
     "spectra": pa.schema([*_MATRIX, ("singular_values", pa.list_(pa.float64()))]),  # descending
+    "matrices": pa.schema(
+        [
+            *_RUN,
+            ("step", pa.int64()),
+            ("epoch", pa.float64()),
+            ("layer", pa.int32()),  # from 0
+            ("head", pa.int32()),  # from 0
+            ("weight", pa.dictionary(pa.int32(), pa.string())),  # such as W_K
+            ("matrix", pa.dictionary(pa.int32(), pa.string())),  # trained, or delta, the change by training
+            ("relative_norm", pa.float64()),  # Frobenius norm over that of the initial weight
+            ("stable_rank", pa.float64()),
+            ("effective_rank", pa.float64()),
+            ("row_cosine", pa.float64()),  # mean |cos| of two rows, of those that are not zero
+            ("singular_values", pa.list_(pa.float64())),  # descending
+        ]
+    ),
+    "cosines": pa.schema(
+        [
+            *_RUN,
+            ("step", pa.int64()),
+            ("layer", pa.int32()),
+            ("head", pa.int32()),
+            ("weight", pa.dictionary(pa.int32(), pa.string())),
+            # |cos| of each two rows of the weight, row by row; rows in the order of the leading eigenvector
+            ("cosines", pa.list_(pa.float32())),
+        ]
+    ),
+    "key_query": pa.schema(
+        [
+            *_RUN,
+            ("step", pa.int64()),  # in the window in which W_Q and W_K grow
+            ("layer", pa.int32()),
+            ("weight", pa.dictionary(pa.int32(), pa.string())),  # W_K or W_Q
+            # Which F the linear system has: measured (at each snapshot) or frozen (that of the start of the window)
+            ("system", pa.dictionary(pa.int32(), pa.string())),
+            ("cosine", pa.float64()),  # of the trained weight and the one that the linear system predicts
+            ("relative_norm", pa.float64()),  # of the trained weight, over its initial one
+            ("predicted_norm", pa.float64()),  # the same of the predicted one
+            ("stable_rank", pa.float64()),  # of the trained weight
+            ("predicted_rank", pa.float64()),  # the same of the predicted one
+            ("gap", pa.float64()),  # largest singular value of F at this step over the second
+        ]
+    ),
+    "ablations": pa.schema(
+        [
+            *_RUN,
+            ("classes", pa.int32()),
+            ("patterns", pa.int32()),  # with a label; null if the data says nothing of them
+            # whole; truncated (the change of each matrix to a rank); smallest, random, largest (share of the neurons
+            # set to zero, by the norm of their row of W_O); head (set to zero)
+            ("ablation", pa.dictionary(pa.int32(), pa.string())),
+            ("amount", pa.float64()),  # rank, share, or number of the head
+            ("accuracy", pa.float64()),  # on the test split after the last step; random: mean over draws
+        ]
+    ),
+    "gradients": pa.schema(
+        [
+            *_RUN,
+            ("step", pa.int64()),
+            ("samples", pa.int32()),  # of the loss whose gradient it is; 0 for all of the train split
+            ("layer", pa.int32()),
+            ("head", pa.int32()),
+            ("weight", pa.dictionary(pa.int32(), pa.string())),
+            ("singular_values", pa.list_(pa.float64())),  # descending
+        ]
+    ),
     "claims": pa.schema(
         [
             ("id", pa.string()),

@@ -9,8 +9,10 @@ from pathlib import Path
 WORKFLOW = os.path.abspath(str(workflow.current_basedir.join("..")))
 sys.path.insert(0, WORKFLOW)
 from rank_increase.data.fingerprints import source_exists, source_fingerprint
+from rank_increase.data.series import checkpoint_files
 from rank_increase.registry import find, registered
 from rank_increase.study.configuration import (
+    all_networks,
     all_variant_settings,
     LINEAR_ATTENTION_TABLES,
     NETWORK_TABLES,
@@ -26,6 +28,7 @@ from rank_increase.study.configuration import (
     located_extensions,
     made_tables,
     network_runs,
+    networks_with,
     plain_problems,
     read_config,
     read_study,
@@ -35,9 +38,11 @@ from rank_increase.study.configuration import (
 )
 from rank_increase.study.digest import folder_digest, library_digest
 from rank_increase.study.failures import describe_failures, explain_full_disk
+from rank_increase.study.scheduling import pass_once_at_a_time
 from rank_increase.study.slurm import prefer_commands
 from rank_increase.study.status import outcome
 
+pass_once_at_a_time()
 if full := explain_full_disk():
     sys.exit(full)
 try:
@@ -56,7 +61,7 @@ RULES = os.path.realpath(str(workflow.current_basedir))
 RESULTS = f"results/{STUDY.study}"
 DATASETS = os.path.expanduser(STUDY.data_dir or f"{RESULTS}/datasets")
 SCRATCH = f"{STUDY.scratch_dir}/{STUDY.study}" if STUDY.scratch_dir else f"{RESULTS}/scratch"
-PACKED_ARRAYS = [f"{split}_{kind}.npy" for split in ("train", "test") for kind in ("images", "labels")]
+PACKED_ARRAYS = [f"{split}_{part}.npy" for split in ("train", "test") for part in ("samples", "labels")]
 # Before a rule runs, Snakemake deletes its declared outputs, even if another study has just packed them. So in a folder
 # that studies share, only the manifest is declared, as a file that is updated, which Snakemake leaves in place.
 DECLARED_ARRAYS = [] if STUDY.data_dir else PACKED_ARRAYS
@@ -65,7 +70,7 @@ EXTENSIONS = tuple(STUDY.extensions)  # scripts read snakemake.config; as params
 TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
 TABLES = made_tables(STUDY)
 FIGURES = drawn_figures(STUDY, EXTENSIONS)
-NETWORK_LABELS = {name: network.label or name for name, network in STUDY.networks.items()}
+NETWORK_LABELS = {name: network.label or name for name, network in all_networks(STUDY).items()}
 FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 # Modules that cannot affect the results of a run: an edit must not trigger days of training.
 NOT_TRAINING = ["disk", "jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
@@ -80,7 +85,8 @@ def prefer_own_squeue():
 def table_files(table, networks=None):
     """Files of a table of the study: one, or one for each (named) network; an empty list if the study lacks it."""
     if table in NETWORK_TABLES:
-        return [f"{RESULTS}/tables/{table}/{name}.parquet" for name in networks or STUDY.networks]
+        made = networks_with(STUDY, [table])
+        return [f"{RESULTS}/tables/{table}/{name}.parquet" for name in networks or made if name in made]
     return [f"{RESULTS}/tables/{table}.parquet"] if table in TABLES else []
 
 
@@ -158,6 +164,11 @@ def datasets_to_pack():
     files = ["manifest.json", *PACKED_ARRAYS]
     packed = {name for name in STUDY.datasets if all(os.path.exists(f"{DATASETS}/{name}/{file}") for file in files)}
     names = [name for name in STUDY.datasets if name not in packed or source_exists(source_files(name))]
+    return one_of(names)
+
+
+def one_of(names):
+    """A regular expression for these names; one that nothing matches if there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -167,10 +178,39 @@ def fingerprint(dataset):
     return source_fingerprint(source_files(dataset))
 
 
+@cache
+def checkpoints_fingerprint(network, seed):
+    """A hash that changes with any file of the checkpoints of a run; None without any."""
+    files = checkpoint_files(STUDY.checkpoints[network].files, seed)
+    return source_fingerprint([path for paths in files.values() for path in paths])
+
+
+def networks_to_import():
+    """Names of networks that were trained elsewhere, except imported ones whose checkpoints are gone."""
+    folder = f"{RESULTS}/networks/{{}}/alpha_1/seed_{{}}/checkpoints.parquet"
+    return [
+        name
+        for name, series in STUDY.checkpoints.items()
+        if any(checkpoints_fingerprint(name, seed) for seed in series.seeds)
+        or not all(os.path.exists(folder.format(name, seed)) for seed in series.seeds)
+    ]
+
+
 def run_parts(wildcards):
     """Tables of single runs that are collected into a table of a network."""
     pattern = f"{RESULTS}/networks/{{network}}/alpha_{{alpha}}/seed_{{seed}}/{wildcards.table}.parquet"
-    return [pattern.format(**run) for run in NETWORK_RUNS if run["network"] == wildcards.network]
+    return [pattern.format(**run) for run in runs_of(wildcards.network)]
+
+
+def runs_of(network):
+    """The runs of a network, each a dict with `network`, `alpha`, `seed`."""
+    return [run for run in NETWORK_RUNS if run["network"] == network]
+
+
+def run_snapshots(wildcards):
+    """The snapshots of all runs of a network, in the order of `runs_of`."""
+    pattern = f"{RESULTS}/networks/{{network}}/alpha_{{alpha}}/seed_{{seed}}/snapshots"
+    return [pattern.format(**run) for run in runs_of(wildcards.network)]
 
 
 def hardware(key):
@@ -194,6 +234,26 @@ def training_digest(wildcards):
     }
     chosen = [find(kind, name, EXTENSIONS) for kind, name in names.items()]
     return library_digest("networks/train_network", also=chosen, without=NOT_TRAINING)
+
+
+def model_digest(script):
+    """A function of the wildcards: digest of a script that runs the network's model on the network's loss."""
+
+    def digest(wildcards):
+        network = STUDY.networks[wildcards.network]
+        chosen = [
+            find("model", network.model.family, EXTENSIONS),
+            find("loss", network.recipe.loss.name, EXTENSIONS),
+        ]
+        return library_digest(script, also=chosen, without=NOT_TRAINING)
+
+    return digest
+
+
+def import_digest(wildcards):
+    """Digest of the code that imports checkpoints, including the adapter, which is chosen by name."""
+    chosen = find("adapter", STUDY.checkpoints[wildcards.network].model.family, EXTENSIONS)
+    return library_digest("networks/import_checkpoints", also=[chosen], without=NOT_TRAINING)
 
 
 def all_digest(script, kind):

@@ -1,5 +1,6 @@
 """
-Measurements of networks: singular values of their products, and rank measures of these.
+Measurements of networks: singular values of their products, rank measures of these, single matrices, and what models
+of neighbouring papers are asked.
 
 Inputs: snapshots of the weights. Outputs: results/{study}/networks/, and tables/ with a file for each network.
 """
@@ -82,3 +83,83 @@ rule measure_spectra:
         "Rank measures: {wildcards.network}"
     script:
         "../scripts/probes/measure_spectra.py"
+
+
+rule measure_matrices:
+    """Sizes and ranks of the single matrices of a network, in all its runs."""
+    input:
+        snapshots=run_snapshots,
+    output:
+        table="<results>/tables/matrices/{network}.parquet",
+    log:
+        "<logs>/measure_matrices/{network}.log",
+    benchmark:
+        "<benchmarks>/measure_matrices/{network}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=3000,
+        runtime=120,
+    params:
+        runs=lambda wildcards: runs_of(wildcards.network),
+        code=library_digest("probes/measure_matrices"),
+    message:
+        "Matrices of {wildcards.network}"
+    script:
+        "../scripts/probes/measure_matrices.py"
+
+
+rule measure_condensation:
+    """How the rows of a decoder's matrices align, and how its keys and queries follow a linear system."""
+    input:
+        snapshots=run_snapshots,
+        dataset=packed_files,
+    output:
+        cosines="<results>/tables/cosines/{network}.parquet",
+        key_query="<results>/tables/key_query/{network}.parquet",
+    log:
+        "<logs>/measure_condensation/{network}.log",
+    benchmark:
+        "<benchmarks>/measure_condensation/{network}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        runs=lambda wildcards: runs_of(wildcards.network),
+        model=lambda wildcards: STUDY.networks[wildcards.network].model.model_dump(),
+        recipe=lambda wildcards: STUDY.networks[wildcards.network].recipe.model_dump(),
+        code=model_digest("probes/measure_condensation"),
+    message:
+        "Condensation of {wildcards.network}"
+    script:
+        "../scripts/probes/measure_condensation.py"
+
+
+rule ablate_network:
+    """What a network of patterns still knows without parts of its weights, and the ranks of its gradients."""
+    input:
+        snapshots=run_snapshots,
+        dataset=packed_files,
+    output:
+        ablations="<results>/tables/ablations/{network}.parquet",
+        gradients="<results>/tables/gradients/{network}.parquet",
+    log:
+        "<logs>/ablate_network/{network}.log",
+    benchmark:
+        "<benchmarks>/ablate_network/{network}.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        runs=lambda wildcards: runs_of(wildcards.network),
+        model=lambda wildcards: STUDY.networks[wildcards.network].model.model_dump(),
+        recipe=lambda wildcards: STUDY.networks[wildcards.network].recipe.model_dump(),
+        code=model_digest("probes/ablate_network"),
+    message:
+        "Ablations of {wildcards.network}"
+    script:
+        "../scripts/probes/ablate_network.py"

@@ -1,8 +1,8 @@
-"""Packed image datasets: per split one array of uint8 pixels that can be memory-mapped, and its labels.
+"""Packed datasets: per split an array of samples that can be memory-mapped, and its labels.
 
-A dataset is a folder with train_images.npy and test_images.npy of shape (count, height, width, channels),
-train_labels.npy and test_labels.npy, int64, and manifest.json. The manifest is written last: without it the dataset is
-incomplete.
+A dataset is a folder with train_samples.npy and test_samples.npy of shape (count, *shape), train_labels.npy and
+test_labels.npy, int64, of shape (count,) or (count, length), and manifest.json. The manifest is written last: without
+it the dataset is incomplete.
 """
 
 import errno
@@ -24,7 +24,7 @@ from rank_increase.disk import DiskError
 from rank_increase.ownership import owned
 
 SPLITS = ("train", "test")
-ARRAYS = tuple(f"{split}_{kind}.npy" for split in SPLITS for kind in ("images", "labels"))
+ARRAYS = tuple(f"{split}_{part}.npy" for split in SPLITS for part in ("samples", "labels"))
 FILES = (*ARRAYS, "manifest.json")
 
 
@@ -34,7 +34,7 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class Split:
-    """A split of a source: the number of images, and chunks (images, labels) of them, in order.
+    """A split of a source: the number of samples, and chunks (samples, labels) of them, in order.
 
     `origin` names the file or folder, for messages.
     """
@@ -48,14 +48,33 @@ class Split:
 class Source:
     """The origin of a dataset.
 
-    `classes` are their names, `shape` is (height, width, channels), `splits` has a `Split` for "train" and for "test".
-    `sha256` has the digests of what was read; it is complete once all chunks have been read.
+    Parameters
+    ----------
+    classes : list of str
+        Names of what a label stands for. For tokens, the vocabulary: one for samples and labels.
+    shape : tuple of int
+        Of a sample: (height, width, channels) of pixels, (length,) of tokens, any of features.
+    splits : dict
+        A `Split` for "train" and for "test".
+    sha256 : dict
+        Digests of what was read; complete once all chunks have been read.
+    kind : str
+        "pixels": numbers from 0 to 255, which models get normalised by mean and deviation of the train split, channels
+        first. "tokens": numbers of classes. "features": finite float32, which models get as they are.
     """
 
     classes: list
     shape: tuple
     splits: dict
     sha256: dict
+    kind: str = "pixels"
+
+
+def sample_dtype(kind, classes):
+    """The numpy.dtype of samples of a kind, with this many classes: tokens take as few bytes as these need."""
+    if kind == "tokens":
+        return np.min_scalar_type(classes - 1)
+    return np.dtype({"pixels": np.uint8, "features": np.float32}[kind])
 
 
 @dataclass(frozen=True)
@@ -65,15 +84,15 @@ class Dataset:
     `digest` is the SHA-256 of what the manifest says about the contents, wherever they come from.
     """
 
-    train_images: np.ndarray
+    train_samples: np.ndarray
     train_labels: np.ndarray
-    test_images: np.ndarray
+    test_samples: np.ndarray
     test_labels: np.ndarray
     manifest: dict
     digest: str
 
 
-def pack(folder, source, description, on_images=None, *, again=True):
+def pack(folder, source, description, on_samples=None, *, again=True):
     """Write a dataset, completely or not at all.
 
     If several processes, on one machine or several, pack into the same folder at the same time, each waits for the one
@@ -86,8 +105,8 @@ def pack(folder, source, description, on_images=None, *, again=True):
     source : Source
     description : dict
         What the dataset is made from: the source as configured, and more; stored in the manifest.
-    on_images : callable, optional
-        Called with the number of images packed so far.
+    on_samples : callable, optional
+        Called with the number of samples packed so far.
     again : bool
         Whether to pack even if a dataset with the same description exists; another process may have packed it while
         this one waited.
@@ -95,15 +114,16 @@ def pack(folder, source, description, on_images=None, *, again=True):
     Raises
     ------
     DatasetError
-        If a label is none of the classes, a split has no images or all its images are of one colour, the disk is too
-        small, or the folder holds other files or cannot be written to; and what the source raises.
+        If a label or a token is none of the classes, a feature is not finite, a split has no samples or its images are
+        of one colour, the disk is too small, or the folder holds other files or cannot be written to; and what the
+        source raises.
     """
     folder = Path(folder).resolve()  # replace what a link points to, not the link
     workplace = folder.with_name(f".{folder.name}.packing")
     try:
         with owned(workplace, f"dataset {folder}", patience=math.inf) as ownership:
             if again or not _is_made_from(folder, description):
-                _pack_as_owner(folder, workplace, ownership, source, description, on_images)
+                _pack_as_owner(folder, workplace, ownership, source, description, on_samples)
     except OSError as error:
         number = getattr(error.__cause__, "errno", None) if isinstance(error, DiskError) else error.errno
         if number in (errno.ENOSPC, errno.EDQUOT):
@@ -128,7 +148,7 @@ def _is_made_from(folder, description):
     return made_from == json.loads(json.dumps(description))
 
 
-def _pack_as_owner(folder, workplace, ownership, source, description, on_images):
+def _pack_as_owner(folder, workplace, ownership, source, description, on_samples):
     """Write a dataset beside its folder, then move it there in one step."""
     for leftover in filter(Path.is_dir, workplace.iterdir()):  # from a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
@@ -136,7 +156,7 @@ def _pack_as_owner(folder, workplace, ownership, source, description, on_images)
     _check_disk(folder, source)
     with ownership.replacing(folder, workplace) as new:
         new.mkdir()
-        manifest = _write(new, source, on_images)
+        manifest = _write(new, source, on_samples)
         manifest = {"source": {**description, "sha256": source.sha256}, **manifest}
         (new / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         _check_folder(folder)
@@ -154,7 +174,8 @@ def _check_folder(folder):
 
 
 def _check_disk(folder, source):
-    needed = sum(split.count for split in source.splits.values()) * (int(np.prod(source.shape)) + 8)
+    of_sample = math.prod(source.shape) * sample_dtype(source.kind, len(source.classes)).itemsize + 8
+    needed = sum(split.count for split in source.splits.values()) * of_sample
     free = shutil.disk_usage(next(path for path in folder.absolute().parents if path.exists())).free
     if free < needed:
         raise DatasetError(
@@ -163,58 +184,76 @@ def _check_disk(folder, source):
         )
 
 
-def _write(folder, source, on_images):
+def _write(folder, source, on_samples):
     """Write the arrays; return the manifest without the source."""
-    histogram = np.zeros((source.shape[2], 256), dtype=np.int64)  # of the train split, by channel
+    dtype = sample_dtype(source.kind, len(source.classes))
+    histogram = np.zeros((source.shape[-1], 256), dtype=np.int64)  # of the pixels of the train split, by channel
     digests, counts, packed = {}, {}, 0
     for name, split in source.splits.items():
         labels = []
         # Not through a memory map: on a full disk, that kills the process without a message.
-        with open(folder / f"{name}_images.npy", "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (split.count, *source.shape)}
+        with open(folder / f"{name}_samples.npy", "wb") as file:
+            header = {"descr": dtype.str, "fortran_order": False, "shape": (split.count, *source.shape)}
             np.lib.format.write_array_header_1_0(file, header)
-            for images, of_images in split.chunks:
-                _check_labels(of_images, len(source.classes), split.origin, sum(map(len, labels)))
-                file.write(np.ascontiguousarray(images, dtype=np.uint8))
-                labels.append(of_images)
-                if name == "train":
+            for samples, of_samples in split.chunks:
+                done = sum(map(len, labels))
+                _check_numbers("label", of_samples, len(source.classes), split.origin, done)
+                if source.kind == "tokens":
+                    _check_numbers("token", samples, len(source.classes), split.origin, done)
+                if source.kind == "features" and not np.isfinite(samples).all():
+                    raise DatasetError(f"{split.origin}: a feature is not finite.")
+                file.write(np.ascontiguousarray(samples, dtype=dtype))
+                labels.append(of_samples)
+                if source.kind == "pixels" and name == "train":
                     for channel, counted in enumerate(histogram):
-                        counted += np.bincount(images[..., channel].ravel(), minlength=256)
-                packed += len(images)
-                if on_images:
-                    on_images(packed)
+                        counted += np.bincount(samples[..., channel].ravel(), minlength=256)
+                packed += len(samples)
+                if on_samples:
+                    on_samples(packed)
         counts[name] = sum(map(len, labels))
         if counts[name] != split.count or not split.count:
-            raise DatasetError(f"{split.origin} has {counts[name]} images where {max(split.count, 1)} were expected.")
-        np.save(folder / f"{name}_labels.npy", np.concatenate(labels).astype(np.int64))
-    shares, pixel = histogram / histogram.sum(axis=1, keepdims=True), np.arange(256)
-    mean = shares @ pixel  # (channels,)
-    std = np.sqrt((shares * (pixel - mean[:, None]) ** 2).sum(axis=1))
-    if (histogram.max(axis=1) == histogram.sum(axis=1)).any():
-        raise DatasetError(f"{source.splits['train'].origin}: a channel is the same in all pixels of all images.")
+            raise DatasetError(f"{split.origin} has {counts[name]} samples where {max(split.count, 1)} were expected.")
+        label_shape = labels[0].shape[1:]
+        with open(folder / f"{name}_labels.npy", "wb") as file:  # part by part: of text, they take 8 bytes a token
+            header = {"descr": "<i8", "fortran_order": False, "shape": (split.count, *label_shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in labels:
+                file.write(np.ascontiguousarray(part, dtype="<i8"))
     for path in sorted(folder.iterdir()):
         digests[path.name] = file_sha256(path)
     return {
+        "kind": source.kind,
+        "dtype": dtype.name,
         "classes": source.classes,
         "shape": list(source.shape),
+        "label_shape": list(label_shape),
         "counts": counts,
-        "mean": mean.tolist(),  # of the train split by channel, in units of a pixel's 0 to 255
-        "std": std.tolist(),
+        **(_pixel_statistics(histogram, source.splits["train"].origin) if source.kind == "pixels" else {}),
         "sha256": digests,
     }
 
 
-def _check_labels(labels, classes, origin, before):
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+def _pixel_statistics(histogram, origin):
+    """Mean and standard deviation by channel, in units of a pixel's 0 to 255, from counts of shape (channels, 256)."""
+    if (histogram.max(axis=1) == histogram.sum(axis=1)).any():
+        raise DatasetError(f"{origin}: a channel is the same in all pixels of all images.")
+    shares, pixel = histogram / histogram.sum(axis=1, keepdims=True), np.arange(256)
+    mean = shares @ pixel
+    return {"mean": mean.tolist(), "std": np.sqrt((shares * (pixel - mean[:, None]) ** 2).sum(axis=1)).tolist()}
+
+
+def _check_numbers(what, numbers, classes, origin, before):
+    """Raise a `DatasetError` if labels, or tokens, of the samples after the first `before` are none of the classes."""
+    wrong = np.argwhere((numbers < 0) | (numbers >= classes))
     if len(wrong):
+        sample, number = before + wrong[0][0], numbers[tuple(wrong[0])]
         raise DatasetError(
-            f"{origin}: image {before + wrong[0]} has label {labels[wrong[0]]}, but the {classes} classes have labels"
-            f" 0 to {classes - 1}."
+            f"{origin}: sample {sample} has {what} {number}, but the {classes} classes have numbers 0 to {classes - 1}."
         )
 
 
 def open_dataset(folder):
-    """The `Dataset` that `pack` wrote to `folder`. No pixel is read yet, and nothing is unpickled.
+    """The `Dataset` that `pack` wrote to `folder`. No sample is read yet, and nothing is unpickled.
 
     Raises
     ------
@@ -223,11 +262,12 @@ def open_dataset(folder):
     """
     folder = Path(folder)
     manifest = _read_manifest(folder)
-    shape, counts, classes = manifest["shape"], manifest["counts"], len(manifest["classes"])
+    counts, classes = manifest["counts"], len(manifest["classes"])
+    parts = {"samples": (manifest["dtype"], manifest["shape"]), "labels": ("int64", manifest["label_shape"])}
     arrays = {}
     for split in SPLITS:
-        for kind, dtype, of_one in (("images", np.uint8, shape), ("labels", np.int64, [])):
-            name = f"{split}_{kind}"
+        for part, (dtype, shape) in parts.items():
+            name = f"{split}_{part}"
             path = folder / f"{name}.npy"
             try:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -235,13 +275,13 @@ def open_dataset(folder):
                 raise DatasetError(
                     f"{path} is missing or damaged: delete {folder}, and it is made anew ({error})."
                 ) from error
-            if array.dtype != dtype or list(array.shape) != [counts[split], *of_one]:
+            if array.dtype.name != dtype or list(array.shape) != [counts[split], *shape]:
                 raise DatasetError(
-                    f"{path} holds {array.dtype} of shape {array.shape}, not {np.dtype(dtype)} of shape"
-                    f" {(counts[split], *of_one)} as manifest.json says: delete {folder}, and it is made anew."
+                    f"{path} holds {array.dtype} of shape {array.shape}, not {dtype} of shape"
+                    f" {(counts[split], *shape)} as manifest.json says: delete {folder}, and it is made anew."
                 )
             arrays[name] = array
-        _check_labels(arrays[f"{split}_labels"], classes, folder / f"{split}_labels.npy", 0)
+        _check_numbers("label", arrays[f"{split}_labels"], classes, folder / f"{split}_labels.npy", 0)
     contents = {key: value for key, value in manifest.items() if key != "source"}
     digest = sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
     return Dataset(**arrays, manifest=manifest, digest=digest)
@@ -250,7 +290,8 @@ def open_dataset(folder):
 def _read_manifest(folder):
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
-        for key in ("source", "classes", "shape", "counts", "mean", "std", "sha256"):
+        of_kind = ("mean", "std") if manifest["kind"] == "pixels" else ()
+        for key in ("source", "classes", "dtype", "shape", "label_shape", "counts", *of_kind, "sha256"):
             manifest[key]
         for name in ARRAYS:
             manifest["sha256"][name]

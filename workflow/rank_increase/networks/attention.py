@@ -4,6 +4,7 @@ nn.Linear computes x @ weight.T, the paper x @ W: a stored weight is the transpo
 `Attention.weights` knows this; what it returns is in the paper's orientation.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -25,12 +26,20 @@ class Product(NamedTuple):
     B: str
 
 
-class Attention(nn.Module):
-    """Multi-head softmax attention without biases, as in eq. (1) of the paper."""
+class Matrix(NamedTuple):
+    """A single matrix to measure, given by its name in the model's `weights`, of shape (heads, rows, columns)."""
 
-    def __init__(self, dim, heads, dim_head):
+    name: str
+    layer: int
+    weight: str
+
+
+class Attention(nn.Module):
+    """Multi-head softmax attention without biases, as in eq. (1) of the paper; `causal`: to no later token."""
+
+    def __init__(self, dim, heads, dim_head, causal=False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.W_K = nn.Linear(dim, heads * dim_head, bias=False)
         self.W_Q = nn.Linear(dim, heads * dim_head, bias=False)
         self.W_V = nn.Linear(dim, heads * dim_head, bias=False)
@@ -47,7 +56,7 @@ class Attention(nn.Module):
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v)
         )  # (B, heads, T, dim_head)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.W_O(out.transpose(1, 2).flatten(2))
 
     def weights(self):
@@ -66,6 +75,11 @@ class Attention(nn.Module):
         return found
 
 
+def without_autocast(device):
+    """A context in which modules compute in the precision of their weights, on this torch.device."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+
+
 def attention_weights(layers):
     """`Attention.weights` of several layers by name, such as layer_0.W_K: a dict of tensors."""
     return {f"layer_{n}.{name}": weight for n, layer in enumerate(layers) for name, weight in layer.weights().items()}
@@ -78,6 +92,11 @@ def attention_products(layers):
         for layer in range(layers)
         for name in ("KQ", "VO")
     ]
+
+
+def attention_matrices(layers):
+    """The single matrices W_K, W_Q, W_V, W_O of this many layers: a list of `Matrix`."""
+    return [Matrix(name, layer, f"layer_{layer}.{name}") for layer in range(layers) for name in WEIGHTS]
 
 
 @torch.no_grad()

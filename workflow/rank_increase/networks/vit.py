@@ -1,25 +1,29 @@
 """The vision transformer of the paper (section 5)."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
 from rank_increase.networks.attention import (
     Attention,
+    attention_matrices,
     attention_products,
     attention_weights,
     scale_linear_layers,
+    without_autocast,
 )
-from rank_increase.options import Count
+from rank_increase.options import Count, NotNegative
 from rank_increase.registry import register
 
 
 class Block(nn.Module):
     """Attention and MLP, each after a LayerNorm and with a residual connection."""
 
-    def __init__(self, dim, heads, dim_head, mlp_dim):
+    def __init__(self, dim, heads, dim_head, mlp_dim, causal=False):
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads, dim_head)
+        self.attention = Attention(dim, heads, dim_head, causal)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
 
@@ -33,6 +37,8 @@ class Block(nn.Module):
 @register.model("vit")
 class VisionTransformer(nn.Module):
     """A ViT [DBK+20] that classifies by a class token: pre-LayerNorm, GELU, learned positions, no dropout.
+
+    Under autocast, the residual stream is bfloat16; the norms, and the classifier with its logits, are float32.
 
     Paper: CIFAR 4, 512, 6, 8, 128, 512 (heads * dim_head need not be dim); ImageNet 16, 768, 12, 12, 64, 3072.
 
@@ -54,11 +60,17 @@ class VisionTransformer(nn.Module):
         Features of a head.
     mlp_dim : int
         Features between the two layers of an MLP.
+    position_std : float
+        Standard deviation of the initial positions and class token. The paper does not say; [DBK+20] take 0.02, some
+        other implementations 1.
+    pooling : str
+        What is classified: "class_token" (paper), or the "mean" of all tokens after the last layer, without a class
+        token. That departs from the paper; 64 tokens instead of 65 fit the tiles of a GPU.
 
     Raises
     ------
     ValueError
-        If images are not square, or patches do not fill them.
+        If samples are not square images, or patches do not fill them.
     """
 
     def __init__(
@@ -72,8 +84,12 @@ class VisionTransformer(nn.Module):
         heads: Count,
         dim_head: Count,
         mlp_dim: Count,
+        position_std: NotNegative = 0.02,
+        pooling: Literal["class_token", "mean"] = "class_token",
     ):
         super().__init__()
+        if len(shape) != 3:
+            raise ValueError(f"samples of shape {tuple(shape)} are no images, as this model needs them.")
         side, width, channels = shape
         if side != width:
             raise ValueError(f"images of {side} x {width} pixels are not square, as this model needs them.")
@@ -81,9 +97,9 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patches of {patch_size} pixels do not fill images of {side}: choose a divisor.")
         self.patch_size = patch_size
         self.patch_embedding = nn.Linear(channels * patch_size**2, dim)
-        # The paper does not say; [DBK+20] initialize positions with 0.02.
-        self.class_token = nn.Parameter(0.02 * torch.randn(dim))
-        self.position = nn.Parameter(0.02 * torch.randn((side // patch_size) ** 2 + 1, dim))
+        self.class_token = nn.Parameter(position_std * torch.randn(dim)) if pooling == "class_token" else None
+        tokens = (side // patch_size) ** 2 + (pooling == "class_token")
+        self.position = nn.Parameter(position_std * torch.randn(tokens, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, dim_head, mlp_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
@@ -93,12 +109,21 @@ class VisionTransformer(nn.Module):
         size = self.patch_size
         patches = images.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # (B, C, rows, size, columns, size)
         tokens = self.patch_embedding(patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2))  # (B, T - 1, dim)
-        x = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1) + self.position  # (B, T, dim)
+        if self.class_token is None:
+            x = tokens + self.position
+        else:
+            x = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1) + self.position  # (B, T, dim)
+        # Under autocast, tokens are bfloat16 and positions float32: without this, so would be all sums of the residual
+        # stream, which are half of what a GPU reads and writes.
+        x = x.to(tokens.dtype)
         for block in self.blocks[:-1]:
             x = block(x)
-        # The classifier reads only the class token, so the last layer computes no other: same logits, same gradients.
-        x = self.blocks[-1](x, first_only=True)
-        return self.head(self.norm(x[:, 0]))
+        if self.class_token is None:
+            x = self.blocks[-1](x).mean(dim=1, dtype=self.head.weight.dtype)
+        else:  # the classifier reads only the class token: the last layer computes no other, for the same gradients
+            x = self.blocks[-1](x, first_only=True)[:, 0]
+        with without_autocast(x.device):
+            return self.head(self.norm(x.to(self.head.weight.dtype)))
 
     def scale_initial_weights(self, scale):
         """Multiply the initial values of all layers except the token embedding by `scale`, in place.
@@ -119,6 +144,10 @@ class VisionTransformer(nn.Module):
     def products(self):
         """The products to measure: a list of `attention.Product`."""
         return attention_products(len(self.blocks))
+
+    def matrices(self):
+        """The single matrices to measure: a list of `attention.Matrix`."""
+        return attention_matrices(len(self.blocks))
 
     def weights(self):
         """Weights for snapshots, by name: the factors of `products`, tensors on the model's device."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+import pandas as pd
 
 from rank_increase.notation import COORDINATE, PRODUCTS, log_alpha
 from rank_increase.tables import read_tables
@@ -199,13 +200,14 @@ def networks_part(store, tables, names):
         for name in ("spectra", "measures")
     )
     rows = rows.merge(ranks, on=keys, how="left", validate="1:1")
-    metrics = {key: run.sort_values("epoch") for key, run in tables["metrics"].groupby(NETWORK_RUN, observed=True)}
+    metrics = tables.get("metrics", pd.DataFrame(columns=COLUMNS["metrics"]))  # none of networks trained elsewhere
+    trained = {key: run.sort_values("epoch") for key, run in metrics.groupby(NETWORK_RUN, observed=True)}
     runs = [
         {
             **dict(zip(NETWORK_RUN, key, strict=True)),
             "epochs": np.unique(run["epoch"]).tolist(),
             "steps": np.unique(run["step"]).tolist(),
-            "metrics": {name: store.add(metrics[key][name]) for name in METRICS},
+            "metrics": {name: store.add(trained.get(key, metrics.iloc[:0])[name]) for name in METRICS},
             "products": {
                 product: {
                     matrix: _spectra(store, run[(run["product"] == product) & (run["matrix"] == matrix)], key)

@@ -19,10 +19,11 @@ All computations use numpy's LAPACK on stacks of heads: on one core, torch took 
 import numpy as np
 import pandas as pd
 
+from rank_increase.notation import RANDOM_CHANGES
+
 # Relative to the largest singular value. An eigenvalue of the Gram matrix has an error of 1e-15 of the largest, so its
 # root has an error of 5e-11 at the floor. Deltas of first steps and of small init scales go below it, most do not.
 GRAM_FLOOR = 1e-5
-RANDOM = ("random_product", "noisy_factors")  # random changes, for comparison
 
 
 def singular_values(A, B):
@@ -113,25 +114,28 @@ class ProductSpectra:
         total[..., : self._A.shape[-2], :] += self._A if right is None else self._A @ right
         return total
 
-    def random_changes(self, A_norms, B_norms, delta_norms, rng):
+    def random_changes(self, A_values, B_values, delta_norms, rng):
         """Singular values of random perturbations as large as those of training, one of each kind for every head.
 
         "random_product" is a product of two Gaussian matrices of shape dim x min(dim, 2 dim_head), scaled to the
         Frobenius norm of the delta. It shares only shape, norm and largest rank with the delta. "noisy_factors" is the
         change of the initial product when each factor gets Gaussian noise with the norm of that factor's change by
-        training; its norm differs from the delta's. Directions are drawn once per head, so only norms differ between
-        steps.
+        training; its norm differs from the delta's. "turned_factors" is the same with the changes by training
+        themselves, their singular vectors replaced by random ones: what is left is how the changes of both factors fit
+        to the factors and to each other. Directions are drawn once per head, so only sizes differ between steps.
 
         Parameters
         ----------
-        A_norms, B_norms, delta_norms : numpy.ndarray
-            Frobenius norms of A - A_0, B - B_0 and of the delta, each of shape (steps, heads).
+        A_values, B_values : numpy.ndarray
+            Singular values of A - A_0 and B - B_0, each of shape (steps, heads, min(dim, dim_head)).
+        delta_norms : numpy.ndarray
+            Frobenius norm of the delta, shape (steps, heads).
         rng : numpy.random.Generator
 
         Returns
         -------
         dict of str to numpy.ndarray
-            For each kind, shape (steps, heads, min(dim, 2 dim_head)), descending.
+            For each of `RANDOM_CHANGES`, shape (steps, heads, min(dim, 2 dim_head)), descending.
         """
         heads, dim, _ = self.A.shape
         unit = singular_values(*rng.standard_normal((2, heads, dim, self.rank)))
@@ -142,7 +146,9 @@ class ProductSpectra:
         # Noise of B alone, of A alone, and of both: with norms p of A's and q of B's noise, times q, p and p q.
         alone_B = self._plus_initial(np.zeros((heads, self.rank, dim)), noise_B)
         alone_A, both = change @ _transposed(self.B), change @ noise_B
-        A_norms, B_norms = A_norms[..., None, None], B_norms[..., None, None]
+        A_norms, B_norms = (np.linalg.norm(values, axis=-1)[..., None, None] for values in (A_values, B_values))
+        (left_A, right_A), (left_B, right_B) = (_random_vectors(self.A.shape, rng) for _ in range(2))
+        left_A = self._coordinates(left_A)
         return {
             "random_product": delta_norms[..., None] * unit,
             "noisy_factors": np.stack(
@@ -151,7 +157,19 @@ class ProductSpectra:
                     for p, q in zip(A_norms, B_norms, strict=True)
                 ],
             ),
+            "turned_factors": np.stack(
+                [
+                    self._delta(left_A * s[..., None, :] @ right_A, self.B + left_B * t[..., None, :] @ right_B)
+                    for s, t in zip(A_values, B_values, strict=True)
+                ],
+            ),
         }
+
+
+def _random_vectors(shape, rng):
+    """Singular vectors, uniformly distributed, of matrices (heads, dim, dim_head): u in columns, v in rows."""
+    u, _, v = np.linalg.svd(rng.standard_normal(shape), full_matrices=False)
+    return u, v
 
 
 def spectra_frame(snapshots, seed, advance=lambda done: None):
@@ -171,7 +189,7 @@ def spectra_frame(snapshots, seed, advance=lambda done: None):
         products = [product for product in snapshots.products if product[1] == layer]
         initial = {product: snapshots.factors(0, product) for product in products}
         spectra = {product: ProductSpectra(*factors) for product, factors in initial.items()}
-        norms = {product: [] for product in products}  # of the changes of A and of B and of the product, by step
+        changes = {product: [] for product in products}  # singular values of those of A and of B and norm of the delta
         for step in snapshots.steps:
             for product in products:
                 factors = snapshots.factors(step, product)
@@ -181,15 +199,15 @@ def spectra_frame(snapshots, seed, advance=lambda done: None):
                     matrices = {"initial": spectra[product].initial(), **matrices}
                 frames += [_head_rows(snapshots, step, product, matrix, values) for matrix, values in matrices.items()]
                 pairs = zip(factors, initial[product], strict=True)
-                of_factors = [np.linalg.norm(after - before, axis=(-2, -1)) for after, before in pairs]
-                norms[product].append([*of_factors, np.linalg.norm(delta, axis=-1)])
+                of_factors = [np.linalg.svd(after - before, compute_uv=False) for after, before in pairs]
+                changes[product].append((*of_factors, np.linalg.norm(delta, axis=-1)))
         for number, product in enumerate(products):
             rng = np.random.default_rng([seed, layer, number])
-            A_norms, B_norms, delta_norms = np.stack(norms[product], axis=1)  # (steps, heads) each
-            random = spectra[product].random_changes(A_norms, B_norms, delta_norms, rng)
+            by_step = map(np.stack, zip(*changes[product], strict=True))
+            random = spectra[product].random_changes(*by_step, rng)
             frames += [
                 _head_rows(snapshots, step, product, matrix, values)
-                for matrix in RANDOM
+                for matrix in RANDOM_CHANGES
                 for step, values in zip(snapshots.steps, random[matrix], strict=True)
             ]
             done += 1

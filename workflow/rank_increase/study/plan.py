@@ -5,67 +5,36 @@ A FLOP is a floating point operation; the product of (m, k) and (k, n) matrices 
 
 import csv
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
+from rank_increase.data.packed import sample_dtype
 from rank_increase.notation import log_alpha
-from rank_increase.registry import find
-from rank_increase.study.configuration import limit_problems, network_runs, plain_problems, toy_runs, variant_settings
+from rank_increase.study.configuration import (
+    limit_problems,
+    network_runs,
+    plain_problems,
+    toy_runs,
+    trained_runs,
+    variant_settings,
+)
 from rank_increase.study.text import size_text, text_table
 
 ROW_BYTES = 60  # of a row of spectra besides its singular values, compressed
 TOY_SHARE = 0.1  # of a core's rate that a toy gradient reaches, with small products in float64
 
 
-def model_cost(network, images, extensions=()):
-    """The cost of a network's model, by running it without numbers (torch's meta device).
+def model_cost(network, samples, extensions=()):
+    """`training.costs.model_cost` of a network, for samples as from `known_samples`."""
+    from rank_increase.training.costs import model_cost  # torch takes seconds to import; only networks need it
 
-    Parameters
-    ----------
-    network : study.configuration.Network
-    images : dict
-        From `known_images`.
-    extensions : tuple of str
-        Python files that register further models.
-
-    Returns
-    -------
-    dict
-        `parameters`; `forward` and `training`, the FLOPs of one sample in the forward pass, and in forward and backward
-        passes; `products`, a list of (heads, rank of the product, largest rank of its change); `weights`, the number of
-        values in a snapshot.
-    """
-    import torch  # takes seconds to import, and is needed only to plan a study with networks
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from rank_increase.data.batches import meta_batch
-
-    options = network.model.model_dump(exclude={"family"})
-    with torch.device("meta"):
-        model = find("model", network.model.family, extensions).load()(images["shape"], images["classes"], **options)
-        batch = meta_batch(images["shape"])
-    with FlopCounterMode(display=False) as forward:
-        output = model(batch)
-    with FlopCounterMode(display=False) as backward:
-        output.float().sum().backward()
-    weights = {name: weight.shape for name, weight in model.weights().items()}
-    products = [(weights[a][0], *_ranks(*weights[a][1:])) for _, _, a, _ in model.products()]
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "forward": forward.get_total_flops(),
-        "training": forward.get_total_flops() + backward.get_total_flops(),
-        "products": products,
-        "weights": sum(shape.numel() for shape in weights.values()),
-    }
-
-
-def _ranks(dim, dim_head):
-    return min(dim, dim_head), min(dim, 2 * dim_head)
+    return model_cost(network.model.model_dump(), samples, extensions)
 
 
 def job_counts(study):
     """Number of jobs of each rule that takes more than seconds: a dict of rule to number."""
-    toy, runs = toy_runs(study), network_runs(study)
+    toy, trained, measured = toy_runs(study), trained_runs(study), network_runs(study)
     plain = len(plain_problems(study))
     perturbed = study.assumptions.seeds if study.assumptions else []
     problems = {(run["variant"], run["seed"]) for run in toy} | {("diagonal", seed) for seed in perturbed}
@@ -78,9 +47,10 @@ def job_counts(study):
         "perturb_toy": 2 * len(perturbed),
         "perturb_limit": plain if study.assumptions else 0,
         "run_linear_attention": len(study.linear_attention.seeds) if study.linear_attention else 0,
-        "prepare_dataset": len({study.networks[run["network"]].dataset for run in runs}),
-        "train_network": len(runs),
-        "compute_spectra": len(runs),
+        "prepare_dataset": len({study.networks[run["network"]].dataset for run in trained}),
+        "train_network": len(trained),
+        "import_checkpoints": len(measured) - len(trained),
+        "compute_spectra": len(measured),
     }
     return {rule: count for rule, count in counts.items() if count}
 
@@ -92,13 +62,14 @@ def slurm_job_counts(counts):
         "linear attention (a problem each)": counts.get("run_linear_attention", 0),
         "prepare_dataset": counts.get("prepare_dataset", 0),
         "train_network": counts.get("train_network", 0),
+        "import_checkpoints": counts.get("import_checkpoints", 0),
         "spectra (a run each)": counts.get("compute_spectra", 0),
     }
     return {name: count for name, count in groups.items() if count}
 
 
-def known_images(study, name, folder):
-    """Size of a dataset, as packed or else from `plan.datasets`: `train` and `test` samples, `shape`, `classes`.
+def known_samples(study, name, folder):
+    """Size of a dataset, as packed or else from `plan.datasets`: a dict with the keys of `configuration.Samples`.
 
     None if it is neither packed in `folder` nor listed there.
     """
@@ -106,18 +77,19 @@ def known_images(study, name, folder):
     if not manifest.exists():
         return study.plan.datasets[name].model_dump() if name in study.plan.datasets else None
     manifest = json.loads(manifest.read_text())
-    return {**manifest["counts"], "shape": manifest["shape"], "classes": len(manifest["classes"])}
+    of_sample = {key: manifest[key] for key in ("kind", "shape", "label_shape")}
+    return {**manifest["counts"], **of_sample, "classes": len(manifest["classes"])}
 
 
-def run_cost(study, network, images):
+def run_cost(study, network, samples):
     """The cost of a run of a network.
 
     Parameters
     ----------
     study : study.configuration.Study
     network : study.configuration.Network
-    images : dict
-        From `known_images`.
+    samples : dict
+        From `known_samples`.
 
     Returns
     -------
@@ -132,35 +104,44 @@ def run_cost(study, network, images):
         hours
             Wall time on all devices, at the rate in `plan.gpu` or `plan.cpu`.
         packed
-            Bytes of the dataset: one per pixel value and eight per label.
+            Bytes of the dataset: one per pixel, one or two per token, four per feature, and eight per label.
         snapshots
             Bytes of the weights in float32 at all snapshots.
+        memory
+            Bytes on each device, at most: weights, gradients and two moments in float32, and what a pass keeps for the
+            backward pass in bfloat16, if the compiler saves nothing. A GPU holds the packed data, too, if they fit.
+        asked
+            Bytes of `hardware.mem_mb`.
         checkpoints
             Bytes during the run: three states (the last two, and one being written), each of weights and two moments.
         spectra
             Bytes of singular values: 8 each, twice, as the tables of the run and of the network both hold them.
     """
     recipe, hardware = network.recipe, network.hardware
-    cost = model_cost(network, images, tuple(study.extensions))
-    steps = images["train"] // recipe.batch_size
-    flops = recipe.epochs * (cost["training"] * steps * recipe.batch_size + cost["forward"] * images["test"])
+    cost = model_cost(network, samples, tuple(study.extensions))
+    train, test = recipe.used_samples(samples["train"], samples["test"])
+    steps = train // recipe.batch_size
+    flops = recipe.epochs * (cost["training"] * steps * recipe.batch_size + cost["forward"] * test)
     device, devices = ("GPU", hardware.gpu) if hardware.gpu else ("core", hardware.threads)
     rate = study.plan.gpu if hardware.gpu else study.plan.cpu
     snapshots = len(recipe.snapshot_steps(steps))
-    size = 1
-    for length in images["shape"]:
-        size *= length
+    itemsize = sample_dtype(samples["kind"], samples["classes"]).itemsize
+    of_sample = itemsize * math.prod(samples["shape"]) + 8 * math.prod(samples["label_shape"])
     spectra = sum(
-        heads * ((snapshots + 1) * (8 * trained + ROW_BYTES) + 3 * snapshots * (8 * change + ROW_BYTES))
+        heads * ((snapshots + 1) * (8 * trained + ROW_BYTES) + 4 * snapshots * (8 * change + ROW_BYTES))
         for heads, trained, change in cost["products"]
     )
+    processes = hardware.gpu or hardware.processes
+    share = -(-recipe.batch_size // processes)
     return {
+        "memory": 16 * cost["parameters"] + cost["activations"] * min(hardware.pass_size or share, share),
+        "asked": hardware.mem_mb * 10**6,
         "parameters": cost["parameters"],
         "flops": flops,
         "device": device,
         "devices": devices,
         "hours": flops / (rate.peak_tflops * 1e12 * rate.utilisation * devices) / 3600,
-        "packed": (images["train"] + images["test"]) * (size + 8),
+        "packed": (samples["train"] + samples["test"]) * of_sample,
         "snapshots": 4 * snapshots * cost["weights"],
         "checkpoints": 3 * 3 * cost["parameters"] * 4,
         "spectra": 2 * spectra,
@@ -211,15 +192,15 @@ def describe(study, datasets, benchmarks):
     """
     costs, notes = {}, []
     for name, network in study.networks.items():
-        images = known_images(study, network.dataset, Path(datasets) / network.dataset)
-        if images:
-            costs[name] = run_cost(study, network, images)
+        samples = known_samples(study, network.dataset, Path(datasets) / network.dataset)
+        if samples:
+            costs[name] = run_cost(study, network, samples)
         else:
             notes.append(
                 f"{name} is left out: the size of {network.dataset} is not known before it is packed;"
                 " `plan.datasets` can say."
             )
-    runs, jobs = network_runs(study), job_counts(study)
+    runs, jobs = trained_runs(study), job_counts(study)
     counts = {name: sum(run["network"] == name for run in runs) for name in costs}
     parts = [
         f'Plan of the study "{study.study}"',
@@ -234,9 +215,16 @@ def describe(study, datasets, benchmarks):
         parts += [
             "Training of networks, at " + _rates(study, costs),
             text_table(_time_rows(costs, counts)),
+            "Memory: on each device, at most, and what a run asks for on its node",
+            text_table(_memory_rows(costs)),
             "Disk (checkpoints are deleted at the end of a run)",
             text_table(_disk_rows(costs, counts)),
         ]
+    notes += [
+        f"{name}: the packed data are larger than `hardware.mem_mb`, so they are read from the disk in every epoch."
+        for name, cost in costs.items()
+        if cost["packed"] > cost["asked"]
+    ]
     measured = _measured_rows(runs, costs, benchmarks)
     if len(measured) > 1:
         parts += [
@@ -267,6 +255,14 @@ def _time_rows(costs, counts):
         rows.append([name, *amount, on, f"{cost['hours']:.3g}", f"{hours:.3g}"])
     for device, hours in totals.items():
         rows.append(["total", "", "", "", f"{device}s", "", f"{hours:.3g}"])
+    return rows
+
+
+def _memory_rows(costs):
+    rows = [["network", "on each", "at most", "packed data", "mem_mb"]]
+    for name, cost in costs.items():
+        sizes = (cost["memory"], cost["packed"], cost["asked"])
+        rows.append([name, cost["device"], *map(size_text, sizes)])
     return rows
 
 

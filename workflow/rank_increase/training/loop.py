@@ -21,10 +21,12 @@ from rank_increase.jobs import progress
 from rank_increase.registry import find
 from rank_increase.tables import SCHEMAS, atomic
 from rank_increase.training.checkpoints import Checkpoints, Stopped
+from rank_increase.training.compiling import compile_model
 from rank_increase.training.recipe import Recipe
 from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path, write_snapshot
 
-TEST_PASS = 512  # test images per pass, unless the training passes are smaller
+TEST_PASS = 512  # test samples per pass, unless the training passes are smaller
+COMPILED = {"cuda"}  # devices for which models are compiled; on a CPU that takes longer than a small run
 AGREEMENT = 10  # steps between agreements of several processes on whether to save or stop
 logger = logging.getLogger("rank_increase")
 
@@ -45,12 +47,12 @@ class Job:
     alpha : float
         Init scale, 1 for torch's default initial values.
     seed : int
-        Seed of the initial weights and of the order of the images.
+        Seed of the initial weights and of the order of the samples.
     code : str
         Digest of the code: a run does not resume from a checkpoint of other code.
     checkpoint_minutes : float
     pass_size : int
-        Images that a device processes at once; 0 for no limit.
+        Samples that a device processes at once; 0 for no limit.
     threads : int
         Threads of each process, on the CPU.
     label : str
@@ -61,6 +63,8 @@ class Job:
         Log file of the other processes.
     device : str, optional
         Device to use; the best available if not given.
+    compiled : str, optional
+        Folder for compiled code that runs share; torch's own if not given.
     """
 
     dataset: str
@@ -77,6 +81,29 @@ class Job:
     extensions: tuple = ()
     log: str | None = None
     device: str | None = None
+    compiled: str | None = None
+
+
+def initial_model(manifest, model, alpha, seed, extensions=()):
+    """A model before its first step, on the CPU.
+
+    Parameters
+    ----------
+    manifest : dict
+        Of its dataset.
+    model : dict
+        Its `family` and options.
+    alpha : float
+        Init scale.
+    seed : int
+        Weights are drawn on the CPU, so that a seed gives the same ones for every device.
+    extensions : tuple of str
+    """
+    make = find("model", model["family"], extensions).load()
+    torch.manual_seed(seed)
+    made = make(manifest["shape"], len(manifest["classes"]), **_options(model, "family"))
+    made.scale_initial_weights(alpha)
+    return made
 
 
 class Run:
@@ -87,17 +114,9 @@ class Run:
         self.ownership = ownership
         self.processes, self.first = processes, rank == 0
         dataset = open_dataset(job.dataset)
-        chosen = {
-            "model": job.model["family"],
-            "loss": job.recipe.loss["name"],
-            "optimizer": job.recipe.optimizer["name"],
-        }
+        chosen = {"loss": job.recipe.loss["name"], "optimizer": job.recipe.optimizer["name"]}
         found = {kind: find(kind, name, job.extensions).load() for kind, name in chosen.items()}
-        torch.manual_seed(job.seed)  # weights are drawn on the CPU, so that a seed gives the same ones on every device
-        shape, classes = dataset.manifest["shape"], len(dataset.manifest["classes"])
-        model = found["model"](shape, classes, **_options(job.model, "family"))
-        model.scale_initial_weights(job.alpha)
-        self.model = model.to(device)
+        self.model = initial_model(dataset.manifest, job.model, job.alpha, job.seed, job.extensions).to(device)
         self.loss = partial(found["loss"], **_options(job.recipe.loss))
         parameters, options = self.model.parameters(), _options(job.recipe.optimizer)
         self.optimizer = found["optimizer"](parameters, self.recipe.learning_rate, **options)
@@ -107,6 +126,9 @@ class Run:
             batch_size=self.recipe.batch_size,
             seed=job.seed,
             augment=self.recipe.augment,
+            train_samples=self.recipe.train_samples,
+            test_samples=self.recipe.test_samples,
+            shuffled_labels=self.recipe.shuffled_labels,
             rank=rank,
             processes=processes,
         )
@@ -118,9 +140,7 @@ class Run:
         self.checkpoints = Checkpoints(Path(job.scratch) / "checkpoints", repr(key), ownership.check)
         self._resume()
         self.forward = self.model
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-            self.model.compile()
+        self.is_compiled = device.type in COMPILED and compile_model(self.model, device, job.compiled)
         if processes > 1:
             self.forward = DistributedDataParallel(self.model)
 
@@ -187,9 +207,9 @@ class Run:
         steps = self.batches.steps
         first_step, start = self.step - (epoch - 1) * steps, time.perf_counter()
         self.model.train()
-        for images, labels in self.batches.train(epoch, first_step):
+        for samples, labels in self.batches.train(epoch, first_step):
             learning_rate = self.recipe.learning_rate_at(self.step, steps)
-            self._update(images, labels, learning_rate)
+            self.update(samples, labels, learning_rate)
             self.step += 1
             if self.first:
                 advance(self.step, self._note(epoch, first_step, start))
@@ -199,7 +219,7 @@ class Run:
         # Reading the totals waits for the device, so the time includes all computation.
         loss, right = (self._summed(self.totals) / (steps * self.recipe.batch_size)).tolist()
         seconds = time.perf_counter() - start
-        test_loss, test_right = self._test()
+        test_loss, test_right = self.test()
         return {
             "epoch": epoch,
             "step": self.step,
@@ -211,7 +231,7 @@ class Run:
             "images_per_second": (steps - first_step) * self.recipe.batch_size / seconds,
         }
 
-    def _update(self, images, labels, learning_rate):
+    def update(self, samples, labels, learning_rate):
         """One step on the mean loss of the batch, in passes of at most `pass_size` samples."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -220,27 +240,36 @@ class Run:
         for begin in range(0, len(labels), size):
             last = begin + size >= len(labels)
             with nullcontext() if last or self.processes == 1 else self.forward.no_sync():
-                loss = self._forward(images[begin : begin + size], labels[begin : begin + size])
+                loss = self._forward(samples[begin : begin + size], labels[begin : begin + size])
                 # DDP averages gradients over the processes; times their number, this is the sum over the batch.
                 (loss * (self.processes / self.recipe.batch_size)).backward()
+        if self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         self.optimizer.step()
 
-    def _forward(self, images, labels):
-        """Sum of the loss over these images; adds them to the totals."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.forward(self.batches.normalised(images))
+    def _forward(self, samples, labels):
+        """Sum of the loss over these samples, of its mean over the positions of each; adds them to the totals."""
+        kind = self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.recipe.is_mixed(kind)):
+            logits = self.forward(self.batches.inputs(samples))
+        if logits.shape[:-1] != labels.shape:
+            raise ValueError(
+                f"the model gives outputs of shape {tuple(logits.shape[1:])} for a sample, which do not fit labels of"
+                f" shape {tuple(labels.shape[1:])}: choose a model that predicts what the dataset labels."
+            )
         loss = self.loss(logits, labels)
         with torch.no_grad():
-            self.totals += torch.stack([loss.detach(), (logits.argmax(dim=1) == labels).sum()]).to(self.totals.dtype)
+            right = (logits.argmax(dim=-1) == labels).sum() / labels.shape[1:].numel()
+            self.totals += torch.stack([loss.detach(), right]).to(self.totals.dtype)
         return loss
 
-    def _test(self):
+    def test(self):
         """Mean loss and accuracy on the test split."""
         of_training, self.totals = self.totals, torch.zeros_like(self.totals)
         self.model.eval()
         with torch.no_grad():
-            for images, labels in self.batches.test(min(self.job.pass_size or TEST_PASS, TEST_PASS)):
-                self._forward(images, labels)
+            for samples, labels in self.batches.test(min(self.job.pass_size or TEST_PASS, TEST_PASS)):
+                self._forward(samples, labels)
         totals, self.totals = self.totals, of_training
         return (self._summed(totals) / self.batches.test_count).tolist()
 
@@ -260,7 +289,7 @@ class Run:
             trained = (self.step - (epoch - 1) * steps - first_step) * self.recipe.batch_size
             loss, right = (self.totals.cpu() / seen).tolist()
             rate = trained / (time.perf_counter() - start)
-            return f"epoch {epoch}, loss {loss:.3f}, accuracy {100 * right:.1f} %, {rate:.0f} images/s"
+            return f"epoch {epoch}, loss {loss:.3f}, accuracy {100 * right:.1f} %, {rate:.0f} samples/s"
 
         return note
 
@@ -284,7 +313,8 @@ class Run:
         weights = {name: weight.float().cpu().numpy() for name, weight in self.model.weights().items()}
         with atomic(snapshot_path(Path(self.job.scratch) / "snapshots", self.step)) as temporary:
             epoch = self.step / self.batches.steps
-            write_snapshot(temporary, weights, self.model.products(), step=self.step, epoch=epoch)
+            matrices = self.model.matrices() if hasattr(self.model, "matrices") else ()
+            write_snapshot(temporary, weights, self.model.products(), matrices, step=self.step, epoch=epoch)
             _flush(temporary)
             self.ownership.check()
 

@@ -22,7 +22,7 @@ def snapshot_path(folder, step):
     return Path(folder) / f"step_{step}.safetensors"
 
 
-def write_snapshot(path, weights, products, *, step, epoch):
+def write_snapshot(path, weights, products, matrices=(), *, step, epoch):
     """Write a snapshot.
 
     Parameters
@@ -32,13 +32,16 @@ def write_snapshot(path, weights, products, *, step, epoch):
         By name; factors of products have shape (heads, dim, dim_head).
     products : list of networks.attention.Product
         Products, by the names of their factors.
+    matrices : list of networks.attention.Matrix
+        Single matrices, by their names.
     step : int
         Optimizer steps taken.
     epoch : float
         The same in epochs.
     """
     weights = {name: np.ascontiguousarray(weight) for name, weight in weights.items()}
-    description = {"products": [list(product) for product in products], "step": step, "epoch": float(epoch)}
+    measured = {"products": [list(product) for product in products], "matrices": [list(one) for one in matrices]}
+    description = {**measured, "step": step, "epoch": float(epoch)}
     description["sha256"] = _digest(description, weights, weights.get)
     # One entry: safetensors writes several in an order that differs between two files of the same contents.
     save_file(weights, path, {"snapshot": json.dumps(description)})
@@ -105,6 +108,8 @@ class Snapshots:
         Step -> the same in epochs.
     products : list of tuple
         (name, layer, A, B) of each product, by layer.
+    matrices : list of tuple
+        (name, layer, weight) of each matrix that is measured by itself.
 
     Raises
     ------
@@ -129,6 +134,7 @@ class Snapshots:
             self.epochs[step] = description["epoch"]
             if step == 0:
                 self.products = [tuple(product) for product in description["products"]]
+                self.matrices = [tuple(one) for one in description.get("matrices", ())]
 
     def factors(self, step, product):
         """A and B of a product at a step, float64, each of shape (heads, dim, dim_head).
@@ -138,10 +144,12 @@ class Snapshots:
         ValueError
             If the file lacks one of them, or one is not finite.
         """
-        file, (*_, A, B) = open_snapshot(self._files[step]), product
-        return self._weight(file, step, A), self._weight(file, step, B)
+        *_, A, B = product
+        return self.weight(step, A), self.weight(step, B)
 
-    def _weight(self, file, step, name):
+    def weight(self, step, name):
+        """A weight at a step, float64, of shape (heads, rows, columns); raises a ValueError as `factors` does."""
+        file = open_snapshot(self._files[step])
         try:
             weight = file.get_tensor(name).astype(float)
         except SafetensorError as error:

@@ -10,9 +10,10 @@ from rank_increase.figures.networks import (
     draw_evolution,
     head_name,
     of_head,
-    of_matrix,
     products_of,
     read_spectra,
+    scale_to_training,
+    training_axis,
 )
 from rank_increase.figures.style import new_panels
 from rank_increase.notation import sort_alphas
@@ -43,17 +44,16 @@ def main(tables, *, network: Name | None = None, alphas: Alphas | None = None, s
     """
     rows = read_spectra(tables, network, ["delta"], alpha=alphas, seed=seed).astype({"alpha": str})
     alphas = alphas or sort_alphas(rows["alpha"])[::-1][:3]
-    products = products_of(rows)
+    products, axis = products_of(rows), training_axis(rows)
     [head] = choose_heads(rows, [1], draw_seed)
     figure, axes = new_panels(len(products), len(alphas), 4.4, sharex=True)
     letters = iter(ascii_lowercase)
     for product, panels in zip(products, axes, strict=True):
         for panel, alpha in zip(panels, alphas, strict=True):
-            draw_evolution(panel, of_matrix(of_head(rows[rows["alpha"] == alpha], *head, product), "delta"))
+            draw_evolution(panel, of_head(rows[rows["alpha"] == alpha], *head, product), axis)
             panel.set_title(f"({next(letters)}) {delta_label(product)}, init scale {alpha}")
         panels[0].set_ylabel("singular values")
-    for panel in axes[0]:
-        panel.set_xlabel("")
+    scale_to_training(axes.flat, rows, axis)
     figure.suptitle(f"{tables.labels[network]}: {head_name(*head)}", fontsize=9)
     return figure
 

@@ -1,0 +1,89 @@
+"""Condensation to rank collapse: rows align, outer weights grow first, ranks fall and rise (not in the paper)."""
+
+from string import ascii_lowercase
+from typing import TYPE_CHECKING
+
+from rank_increase.figures.condensation import WEIGHT_LABELS, draw_cosines, draw_over_steps
+from rank_increase.figures.job import draw
+from rank_increase.figures.style import new_panels
+from rank_increase.options import Alpha, Name, Seed
+from rank_increase.registry import register
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+SHOWN = ("W_V", "W_Q")  # in heat maps
+STEPS = 4
+NETWORKS = 4  # whose norms are shown
+
+
+@register.figure(
+    "fig_condensation",
+    title="Condensation to rank collapse",
+    category="Neighbours",
+    tables=["matrices", "cosines"],
+)
+def main(
+    tables,
+    *,
+    network: Name | None = None,
+    networks: list[Name] | None = None,
+    alpha: Alpha = "1",
+    seed: Seed = 0,
+):
+    """Rows of weights align, outer weights grow before keys and queries, and ranks fall and rise (arXiv 2510.06954).
+
+    First two rows: |cos| of each two rows of W_V and of W_Q at four steps of one run, in the order of the leading
+    eigenvector; white is 0, dark is 1. Third row: Frobenius norms over their initial values; dashed: twice the initial
+    one. Last row: effective and stable rank of the weights and of their changes by training, on one axis each. Lines
+    are means over all runs, heads and layers, bands their range.
+
+    Parameters
+    ----------
+    network : str
+        Whose rows and ranks are shown; the first with these tables if not given.
+    networks : list of str
+        Whose norms are shown, up to four; the first ones if not given.
+    alpha : str
+        Init scale.
+    seed : int
+        Of the run in the heat maps.
+    """
+    cosines = tables.read("cosines", network=network, alpha=alpha, seed=seed, layer=0, head=0)
+    figure, panels = new_panels(4, STEPS, 7.2)
+    letters = iter(ascii_lowercase)
+    for row, weight in zip(panels, SHOWN, strict=False):
+        of_weight = cosines[cosines["weight"].astype(str) == weight].sort_values("step")
+        for axes, (_, one) in zip(row, of_weight.iterrows(), strict=False):
+            image = draw_cosines(axes, one["cosines"])
+            axes.set_title(f"({next(letters)}) {WEIGHT_LABELS[weight]}, step {one['step']}")
+        for axes in row[len(of_weight) :]:
+            axes.set_visible(False)
+    figure.colorbar(image, ax=panels[:2].ravel().tolist(), shrink=0.6, label="|cos| of rows")
+    shown = networks[:NETWORKS]
+    for axes, name in zip(panels[2], shown, strict=False):
+        rows = tables.read("matrices", network=name, alpha=alpha, matrix="trained")
+        draw_over_steps(axes, rows, "relative_norm")
+        axes.axhline(2, color="0.6", ls="--", lw=0.8)
+        axes.set(yscale="log")
+        axes.set_title(f"({next(letters)}) {tables.labels[name]}", wrap=True)
+    for axes in panels[2][len(shown) :]:
+        axes.set_visible(False)
+    panels[2][0].set_ylabel("norm / initial norm")
+    rows = tables.read("matrices", network=network, alpha=alpha).astype({"matrix": str})
+    kinds = [(column, matrix) for column in ("effective_rank", "stable_rank") for matrix in ("trained", "delta")]
+    for axes, (column, matrix) in zip(panels[3], kinds, strict=True):
+        draw_over_steps(axes, rows[rows["matrix"] == matrix], column)
+        of = "weights" if matrix == "trained" else "changes"
+        axes.set_title(f"({next(letters)}) {column.replace('_', ' ')}, {of}")
+        axes.set_ylim(bottom=0.9)
+    for left, right in (panels[3][:2], panels[3][2:]):
+        top = max(left.get_ylim()[1], right.get_ylim()[1])
+        left.set_ylim(top=top)
+        right.set_ylim(top=top)
+    figure.legend(*panels[3][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+if __name__ == "__main__":
+    draw(main, snakemake)
