@@ -373,16 +373,14 @@ def test_without_a_browser_the_end_of_the_tests_says_that_the_script_was_not_tes
 class Page:
     """The page, opened from disk, and what can be read from it."""
 
-    shown = None  # path and width of the page that is open: another view of it needs no new one
-
     def __init__(self, driver, path, view="", width=1280, anew=False):
         self.driver = driver
         driver.get_log("browser")
-        if (path, width) == Page.shown and not anew:
+        opened = [driver.current_url.partition("#")[0], self.run("return innerWidth")]
+        if opened == [f"file://{path}", width] and not anew:  # another view of a page needs no new one
             go = "document.activeElement.blur(); scrollTo(0, 0); history.replaceState(null, '', `#${arguments[0]}`);"
             driver.execute_script(f"{go} dispatchEvent(new Event('hashchange'))", view)
             return
-        Page.shown = (path, width)
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         driver.get("about:blank")
@@ -718,6 +716,8 @@ def test_two_runs_of_networks_stand_side_by_side_on_the_same_axes(opened, tables
         assert browser.axis("training", name)["range"] == browser.axis("training-beside", name)["range"]
     assert "α = 1, seed 0: Epoch 10" in browser.find("#networks-readout").text
     assert "α = 0.1, seed 0: Epoch 10" in browser.find("#networks-readout").text
+    click(browser, "overview-beside", 0.75, 0.2)  # chooses in both
+    browser.wait(lambda: browser.find("#head").get_attribute("value") == "2")
 
 
 def test_curves_of_the_toy_model_are_drawn_up_to_the_time_of_the_slider(opened, tables):

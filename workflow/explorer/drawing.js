@@ -51,15 +51,22 @@ function draw(id, traces, { title, views, margin, ...layout }) {
     whole.title = { text: escaped(title), font: { size: 14 }, ...corner };
     whole.margin.t += 26;
   }
-  return Plotly.react(id, traces, whole, { displayModeBar: false, responsive: true });
+  Plotly.react(id, traces, whole, { displayModeBar: false, responsive: true });
+  listen(id);
 }
 
 const escaped = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 const idOf = (name, place) => (place === 0 ? name : `${name}-beside`);
 
+const clicks = {};
+
 // Call `act` with the nearest point when a plot, or the one beside it, is clicked.
-function onClick(name, act) {
-  for (const place of [0, 1]) byId(idOf(name, place))?.on?.("plotly_click", ({ points }) => act(points[0]));
+const onClick = (name, act) => { clicks[name] = act; };
+
+function listen(id) {
+  if (byId(id).dataset.listens) return;
+  byId(id).dataset.listens = "true";
+  byId(id).on("plotly_click", ({ points }) => clicks[id.replace("-beside", "")]?.(points[0]));
 }
 
 const verticalLine = (x, name, width, dash = "solid") => ({
