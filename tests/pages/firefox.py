@@ -49,3 +49,4 @@ class Firefox:
         self._socket.close()
         self._process.terminate()
         self._process.wait()
+        self._process.stderr.close()

@@ -498,7 +498,7 @@ def test_arrow_keys_on_the_slider_turn_training_over(opened, tables):
     "start", [lambda page: page.find("#epoch-play").click(), lambda page: page.press("#epoch", " ")]
 )
 def test_play_goes_through_the_epochs_from_the_first_to_the_last_and_stops(opened, start):
-    browser = opened()
+    browser = opened(anew=True)
     assert browser.find("#epoch").get_attribute("value") == "3"
     browser.run(
         "window.seen = [];"
