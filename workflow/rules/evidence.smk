@@ -45,7 +45,10 @@ rule claims:
 rule explorer:
     """Networks through training, and the toy model beside its predicted limit, in one HTML file."""
     input:
-        **{table: table_files(table) for table in ("trajectory", "losses", "stages", "spectra", "measures", "metrics")},
+        **{
+            table: table_files(table)
+            for table in ("trajectory", "losses", "events", "stages", "spectra", "measures", "metrics")
+        },
         claims="<results>/claims.parquet",
     output:
         page="<results>/explorer.html",

@@ -8,7 +8,7 @@ which 17 problems of 17 bring above 0.8; fewer problems are no test.
 import numpy as np
 
 from rank_increase.evidence.claim import ENOUGH, NotTested, lower_end
-from rank_increase.notation import alpha_label, log_alpha, sort_alphas
+from rank_increase.notation import COORDINATE, alpha_label, log_alpha, sort_alphas
 from rank_increase.options import Name, Positive, Share
 from rank_increase.registry import register
 from rank_increase.toy.staircase import Staircase
@@ -333,7 +333,7 @@ def _paths(trajectory):
     """Records of each run: {(variant, alpha, seed): (rescaled times, values of shape (records, entries))}."""
 
     def path(rows):
-        values = rows.pivot(index="rescaled_time", columns=["product", "index"], values="value")
+        values = rows.pivot(index="rescaled_time", columns=COORDINATE, values="value")
         return values.index.to_numpy(), values.to_numpy()
 
     return _by_run(trajectory.astype({"product": str}), path)

@@ -1,7 +1,8 @@
 """The explorer: one HTML file to browse a study's tables with sliders, from disk and offline.
 
 Numbers are stored as one gzipped string of bytes, with a JSON text that says where each array lies in it. What is drawn
-is decided in workflow/explorer/explorer.js; this module only reads, rounds and arranges the tables.
+is decided by the scripts in workflow/explorer, which page.html includes in order; this module only reads, rounds and
+arranges the tables.
 """
 
 import base64
@@ -12,23 +13,26 @@ from pathlib import Path
 from string import Template
 
 import numpy as np
+import pandas as pd
 
-from rank_increase.notation import PRODUCTS, log_alpha
+from rank_increase.notation import COORDINATE, PRODUCTS, log_alpha
 from rank_increase.tables import read_tables
 
 PAGE = Path(__file__).parents[2] / "explorer"
 TOY_RUN = ["variant", "alpha", "seed"]
 NETWORK_RUN = ["network", "alpha", "seed"]
 HEADS = ["epoch", "layer", "head"]
+METRICS = ["epoch", "step", "train_loss", "test_loss", "test_accuracy"]
 SHOWN = ("initial", "delta", "random_product", "noisy_factors")
 SCREEN = 1000  # points that a panel shows side by side; runs with more moments are thinned
 COLUMNS = {  # of each table, those that the page needs
-    "trajectory": [*TOY_RUN, "rescaled_time", "product", "index", "value"],
+    "trajectory": [*TOY_RUN, "rescaled_time", *COORDINATE, "value"],
     "losses": [*TOY_RUN, "rescaled_time", "loss"],
-    "stages": ["variant", "seed", "stage", "product", "index", "predicted_time", "loss", *PRODUCTS],
-    "spectra": [*NETWORK_RUN, *HEADS, "product", "matrix", "singular_values"],
+    "events": [*TOY_RUN, "rescaled_time", *COORDINATE, "direction"],
+    "stages": ["variant", "seed", "stage", *COORDINATE, "predicted_time", "loss", *PRODUCTS],
+    "spectra": [*NETWORK_RUN, "step", *HEADS, "product", "matrix", "singular_values"],
     "measures": [*NETWORK_RUN, *HEADS, "product", "matrix", "stable_rank"],
-    "metrics": [*NETWORK_RUN, "epoch", "test_accuracy"],
+    "metrics": [*NETWORK_RUN, *METRICS],
     "claims": ["statement", "source", "measure", "value", "relation", "threshold", "verdict", "n", "details"],
 }
 
@@ -67,36 +71,42 @@ class ArrayStore:
 
     def base64(self):
         """All arrays, gzipped, as text."""
-        return base64.b64encode(gzip.compress(b"".join(self._parts), mtime=0)).decode()
+        return _packed(b"".join(self._parts))
 
 
-def toy_part(store, trajectory, losses, stages, variants):
-    """The page's data on the toy model, a dict; None without runs. Transformers are left out: it has single heads.
+def _packed(data):
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
+
+
+def toy_part(store, tables, variants):
+    """The page's data on the toy model, a dict; None without runs.
 
     Parameters
     ----------
     store : ArrayStore
         Takes the arrays.
-    trajectory, losses, stages : pandas.DataFrame or None
-        Tables of the study.
+    tables : dict
+        Name -> data frame, of which it shows trajectory, losses, events and stages; maybe without any of them.
     variants : dict
-        Name -> `weights`, `teacher`, `method`, `layers`, as in the config.
+        Name -> `weights`, `teacher`, `method`, `layers`, `heads`, as in the config.
     """
-    variants = {name: form for name, form in variants.items() if not form["layers"]}
-    trajectory, stages = (
-        table if table is None else table[table["variant"].isin(variants)] for table in (trajectory, stages)
-    )
+    trajectory, stages = tables.get("trajectory"), tables.get("stages")
     if trajectory is None or trajectory.empty:
         return None
-    of_run = {key: rows for key, rows in losses.groupby(TOY_RUN, observed=True)}
+    losses, events = (
+        {key: rows for key, rows in tables[name].groupby(TOY_RUN, observed=True)} for name in ("losses", "events")
+    )
+    none = tables["events"].iloc[:0]
     runs = [
-        {**dict(zip(TOY_RUN, key, strict=True)), **_toy_run(store, rows, of_run[key])}
+        {**dict(zip(TOY_RUN, key, strict=True)), **_toy_run(store, rows, losses[key], events.get(key, none))}
         for key, rows in trajectory.groupby(TOY_RUN, observed=True)
     ]
     runs.sort(key=lambda run: (list(variants).index(run["variant"]), run["seed"], -log_alpha(run["alpha"])))
     predictions = {}
     for (variant, seed), rows in [] if stages is None else stages.groupby(["variant", "seed"], observed=True):
-        predictions.setdefault(variant, {})[int(seed)] = _prediction(store, rows)
+        form = variants[variant]
+        shape = (form["layers"], form["heads"]) if form["layers"] else (1, 1)
+        predictions.setdefault(variant, {})[int(seed)] = _prediction(store, rows, shape)
     return {
         "variants": {name: {**form, "limit": _limit(form, variants)} for name, form in variants.items()},
         "runs": runs,
@@ -131,38 +141,49 @@ def shown_moments(time, values):
     return np.array([*kept, len(time) - 1])
 
 
-def _toy_run(store, rows, losses):
+def _toy_run(store, rows, losses, events):
     rows, moments = rows.astype({"product": str}), losses.sort_values("rescaled_time")
-    values = rows.pivot(index=["product", "index"], columns="rescaled_time", values="value")
+    values = rows.pivot(index=["product", "layer", "head", "index"], columns="rescaled_time", values="value")
     shown = shown_moments(moments["rescaled_time"].to_numpy(), values.to_numpy())
     moments, values = moments.iloc[shown], values.iloc[:, shown]
+    shape = rows["layer"].nunique(), rows["head"].nunique(), -1, len(moments)
+    activated = events[events["direction"] > 0].sort_values("rescaled_time")
     return {
         "time": store.add(moments["rescaled_time"]),
         "loss": store.add(moments["loss"]),
-        **{product: store.add_signed(values.loc[product].to_numpy()) for product in PRODUCTS},
+        **{product: store.add_signed(values.loc[product].to_numpy().reshape(shape)) for product in PRODUCTS},
+        "events": {"time": store.add(activated["rescaled_time"]), **_coordinates(activated)},
     }
 
 
-def _prediction(store, stages):
+def _prediction(store, stages, shape):
+    """The stages of a problem, its products in the `shape` (layers, heads)."""
     stages = stages.sort_values("stage")
     return {
         "time": store.add(stages["predicted_time"]),
         "loss": store.add(stages["loss"]),
-        "product": stages["product"].astype(str).tolist(),
-        "index": stages["index"].tolist(),
-        **{product: store.add_signed(np.stack(stages[product], axis=1)) for product in PRODUCTS},
+        **_coordinates(stages),
+        **{
+            product: store.add_signed(np.stack(stages[product], axis=1).reshape(*shape, -1, len(stages)))
+            for product in PRODUCTS
+        },
     }
 
 
-def networks_part(store, spectra, measures, metrics, names):
+def _coordinates(rows):
+    """Which coordinate each row is about: a list for each column."""
+    return {name: rows[name].astype(str if name == "product" else int).tolist() for name in COORDINATE}
+
+
+def networks_part(store, tables, names):
     """The page's data on networks, a dict; None without runs.
 
     Parameters
     ----------
     store : ArrayStore
         Takes the arrays.
-    spectra, measures, metrics : pandas.DataFrame or None
-        Tables of the study.
+    tables : dict
+        Name -> data frame, of which it shows spectra, measures and metrics; maybe without any of them.
     names : dict
         Network -> its label on the page.
 
@@ -171,17 +192,22 @@ def networks_part(store, spectra, measures, metrics, names):
     ValueError
         If a run lacks spectra of some of its heads.
     """
-    if spectra is None or spectra.empty:
+    if tables.get("spectra") is None or tables["spectra"].empty:
         return None
     keys = [*NETWORK_RUN, *HEADS, "product", "matrix"]
-    rows, ranks = (table[table["matrix"].isin(SHOWN)].astype({"matrix": str}) for table in (spectra, measures))
-    rows = rows.astype({"product": str}).merge(ranks.astype({"product": str}), on=keys, how="left", validate="1:1")
-    trained = {} if metrics is None else {key: run for key, run in metrics.groupby(NETWORK_RUN, observed=True)}
+    rows, ranks = (
+        tables[name][tables[name]["matrix"].isin(SHOWN)].astype({"matrix": str, "product": str})
+        for name in ("spectra", "measures")
+    )
+    rows = rows.merge(ranks, on=keys, how="left", validate="1:1")
+    metrics = tables.get("metrics", pd.DataFrame(columns=COLUMNS["metrics"]))  # none of networks trained elsewhere
+    trained = {key: run.sort_values("epoch") for key, run in metrics.groupby(NETWORK_RUN, observed=True)}
     runs = [
         {
             **dict(zip(NETWORK_RUN, key, strict=True)),
             "epochs": np.unique(run["epoch"]).tolist(),
-            "accuracy": _accuracy(trained[key]) if key in trained else {},  # none of networks trained elsewhere
+            "steps": np.unique(run["step"]).tolist(),
+            "metrics": {name: store.add(trained.get(key, metrics.iloc[:0])[name]) for name in METRICS},
             "products": {
                 product: {
                     matrix: _spectra(store, run[(run["product"] == product) & (run["matrix"] == matrix)], key)
@@ -196,12 +222,8 @@ def networks_part(store, spectra, measures, metrics, names):
     return {"names": {run["network"]: names.get(run["network"], run["network"]) for run in runs}, "runs": runs}
 
 
-def _accuracy(metrics):
-    return dict(metrics.sort_values("epoch")[["epoch", "test_accuracy"]].itertuples(index=False, name=None))
-
-
 def _spectra(store, rows, key):
-    """Normalised spectra, of shape (epochs, layers, heads, values), and stable ranks, without the last axis."""
+    """Normalised spectra, (epochs, layers, heads, values); without the last axis, stable ranks and largest values."""
     rows = rows.sort_values(HEADS)
     shape = tuple(rows[name].nunique() for name in HEADS)
     if len(rows) != np.prod(shape):
@@ -212,6 +234,7 @@ def _spectra(store, rows, key):
     normalised = normalised[:, : max(1, (normalised > 1e-4).sum(axis=1).max())]
     return {
         "spectra": store.add_fractions(normalised.reshape(*shape, -1)),
+        "largest": store.add(values[:, 0].reshape(shape)),
         "stable_rank": store.add(rows["stable_rank"].to_numpy().reshape(shape)),
     }
 
@@ -247,5 +270,5 @@ def render_page(study, store):
     parts = {path.name.replace(".", "_"): path.read_text() for path in PAGE.iterdir()}
     # Within a script element only "<" can end the text early.
     text = json.dumps(study, allow_nan=False).replace("<", "\\u003c")
-    plotly = files("plotly").joinpath("package_data", "plotly.min.js").read_text("utf-8")
-    return Template(parts.pop("page_html")).substitute(parts, study=text, arrays=store.base64(), plotly=plotly)
+    plotly = files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    return Template(parts.pop("page_html")).substitute(parts, study=text, arrays=store.base64(), plotly=_packed(plotly))

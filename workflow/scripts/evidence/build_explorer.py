@@ -23,9 +23,9 @@ def main(tables, page, *, variants, names, shown, provenance):
         },
         "provenance": provenance,
         "shown": shown,
-        "toy": toy_part(store, rows.get("trajectory"), rows.get("losses"), rows.get("stages"), variants),
+        "toy": toy_part(store, rows, variants),
         "claims": claims_part(rows.get("claims")),
-        "networks": networks_part(store, rows.get("spectra"), rows.get("measures"), rows.get("metrics"), names),
+        "networks": networks_part(store, rows, names),
     }
     with atomic(page) as temporary:
         temporary.write_text(render_page(content, store), encoding="utf-8")
