@@ -52,6 +52,53 @@ def test_test_split_is_seen_once(dataset):
     assert counts == [[4, 4, 3], [4, 4, 2]]
 
 
+def rows_of(passes):
+    """Each sample, as bytes, with its label."""
+    return {
+        (row.numpy().tobytes(), int(label))
+        for samples, labels in passes
+        for row, label in zip(samples, labels, strict=True)
+    }
+
+
+def test_a_part_of_the_samples_is_drawn_once_for_all_runs(dataset):
+    opened = open_dataset(dataset)
+
+    def used(seed):
+        batches = Batches(opened, CPU, batch_size=8, seed=seed, train_samples=24, test_samples=5)
+        assert (batches.steps, batches.test_count) == (3, 5)
+        return rows_of(batches.train(1)), rows_of(batches.test(2))
+
+    train, test = used(0)
+    assert (len(train), len(test)) == (24, 5)
+    assert used(1) == (train, test)
+    everything = Batches(opened, CPU, batch_size=10, seed=0)
+    assert train < rows_of(everything.train(1)) and test < rows_of(everything.test(21))
+    first = {image.tobytes() for image in opened.train_samples[:24]}
+    assert {image for image, _ in train} != first  # drawn at random: files may be sorted by class
+
+
+def test_shuffled_labels_are_the_same_ones_dealt_out_anew(dataset):
+    opened = open_dataset(dataset)
+
+    def labels(seed, **options):
+        batches = Batches(opened, CPU, batch_size=70, seed=seed, **options)
+        return dict(rows_of(batches.train(1))), dict(rows_of(batches.test(21)))
+
+    (plain, plain_test), (shuffled, shuffled_test) = labels(0), labels(0, shuffled_labels=True)
+    assert labels(1, shuffled_labels=True) == (shuffled, shuffled_test)
+    assert shuffled_test == plain_test
+    assert shuffled != plain and sorted(shuffled.values()) == sorted(plain.values())
+    some, _ = labels(0, shuffled_labels=True, train_samples=70)
+    assert some == shuffled
+
+
+@pytest.mark.parametrize(("key", "count"), [("train_samples", 70), ("test_samples", 21)])
+def test_more_samples_than_there_are_are_refused(dataset, key, count):
+    with pytest.raises(ValueError, match=f"`{key}` is {count + 1}, but the dataset has {count}: lower it, or leave"):
+        Batches(open_dataset(dataset), CPU, batch_size=8, seed=0, **{key: count + 1})
+
+
 def test_normalised_images_have_zero_mean_and_unit_variance(dataset):
     opened = open_dataset(dataset)
     batches = Batches(opened, CPU, batch_size=70, seed=0)

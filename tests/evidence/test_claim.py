@@ -96,7 +96,7 @@ def test_without_its_table_a_claim_is_not_tested_and_says_so(entry, settings):
 
 def test_claims_about_the_toy_model_come_first():
     names = [entry.name for entry in declared_claims()]
-    assert [name for name in names if name.startswith("vit.")] == names[-4:]
+    assert [name for name in names if name.startswith("vit.")] == names[-7:]
 
 
 def test_texts_state_the_numbers_of_the_study():
@@ -110,11 +110,12 @@ def test_settings_follow_the_configuration():
     assert study_settings(STUDY) == {
         "active": pytest.approx(0.01),
         "variants": {},
+        "warmups": {},
         "movement": 0.05,
         "speed": pytest.approx(0.01),
     }
     assert study_settings(STUDY | {"assumptions": None})["speed"] == pytest.approx(0.05 / 6.1)
-    assert study_settings(STUDY | {"toy": None}) == {}
+    assert study_settings(STUDY | {"toy": None, "warmups": {"net": 2}}) == {"warmups": {"net": 2}}
 
 
 COMPLETE = {

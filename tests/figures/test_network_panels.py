@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from rank_increase.figures.job import NothingToShow, StudyTables
 from rank_increase.figures.networks import (
@@ -34,8 +35,10 @@ from rank_increase.registry import find
 
 LAYERS, HEADS, EPOCHS, ALPHAS, SEEDS = 3, 3, [0, 1, 4, 9], ["0.1", "1"], [0, 1]
 NETWORKS = {"digits": "Digits", "cifar10": "CIFAR-10"}
-MATRICES = ["initial", "trained", "delta", "random_product", "noisy_factors"]
+MATRICES = ["initial", "trained", "delta", "random_product", "noisy_factors", "turned_factors"]
 EQUAL_NORM, OF_FACTORS = "random change of equal norm", "random change of the factors"
+TURNED = "change with turned factors"
+RANDOM = {EQUAL_NORM: "random_product", OF_FACTORS: "noisy_factors", TURNED: "turned_factors"}
 LABELS = {"KQ": r"\Delta W_K W_Q^\top", "VO": r"\Delta W_V W_O^\top"}
 
 
@@ -60,7 +63,7 @@ def made_up_rank(*place, **run):
 
 @pytest.fixture(scope="module")
 def rows():
-    """Rows of both tables of all runs, with the singular values of `made_up`, in no order."""
+    """Rows of both tables of all runs, with the singular values of `made_up`, in no order but that of products."""
     rows = [
         {"network": network, "alpha": alpha, "seed": seed, "epoch": float(epoch), "step": 10 * epoch, "layer": layer,
          "head": head, "product": product, "matrix": matrix}
@@ -70,9 +73,8 @@ def rows():
     ]  # fmt: skip
     values = [made_up(**{key: value for key, value in row.items() if key != "step"}) for row in rows]
     frame = pd.DataFrame(rows).assign(singular_values=values, stable_rank=stable_rank(np.stack(values)))
-    return frame.astype(dict.fromkeys(["network", "alpha", "product", "matrix"], "category")).sample(
-        frac=1, random_state=0
-    )
+    frame = frame.astype(dict.fromkeys(["network", "alpha", "product", "matrix"], "category"))
+    return frame.sample(frac=1, random_state=0).sort_values("product", kind="stable")
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +132,11 @@ def test_stages_leave_out_the_zero_change_and_end_with_the_last_epoch():
 def test_spectra_are_normalized_red_at_first_and_green_later(panel, head):
     colors = stage_colors(stage_epochs(EPOCHS))
     draw_stages(panel, head, colors)
-    initial, *changes, random_product, noisy_factors = panel.get_lines()
+    initial, *changes, random_product, noisy_factors, turned_factors = panel.get_lines()
     assert initial.get_color() == INITIAL["color"]
-    for baseline, line in {"random_product": random_product, "noisy_factors": noisy_factors}.items():
+    for baseline, line in zip(BASELINES, (random_product, noisy_factors, turned_factors), strict=True):
         assert line.get_color() == BASELINES[baseline]["color"]
-    assert len({style["ls"] for style in BASELINES.values()}) == 2
+    assert len({style["ls"] for style in BASELINES.values()}) == 3
     assert [to_hex(change.get_color()) for change in changes] == [to_hex(color) for color in colors.values()]
     darkness = [sum(change.get_color()[:3]) for change in changes]
     assert darkness == sorted(darkness, reverse=True)
@@ -146,8 +148,7 @@ def expect_stages(panel, *, product, **place):
     place["product"] = product
     expected = {"initial product": made_up("initial", 0, **place)}
     expected |= {f"change, epoch {epoch}": made_up("delta", epoch, **place) for epoch in EPOCHS[1:]}
-    expected[EQUAL_NORM] = made_up("random_product", EPOCHS[-1], **place)
-    expected[OF_FACTORS] = made_up("noisy_factors", EPOCHS[-1], **place)
+    expected |= {label: made_up(matrix, EPOCHS[-1], **place) for label, matrix in RANDOM.items()}
     found = lines(panel)
     assert list(found) == list(expected)
     for label, values in expected.items():
@@ -183,8 +184,7 @@ def expect_perturbation(panel, **place):
     expected = {
         "initial product": made_up("initial", 0, **place),
         "change by training": made_up("delta", EPOCHS[-1], **place),
-        EQUAL_NORM: made_up("random_product", EPOCHS[-1], **place),
-        OF_FACTORS: made_up("noisy_factors", EPOCHS[-1], **place),
+        **{label: made_up(matrix, EPOCHS[-1], **place) for label, matrix in RANDOM.items()},
     }
     found = {label: line.get_ydata() for label, line in lines(panel).items()}
     assert found.keys() == expected.keys()
@@ -217,14 +217,14 @@ def expect_scales(panel, layer):
         lengths = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
         np.testing.assert_allclose(lengths, 2 * np.std(expected, axis=1), atol=1e-12)
         np.testing.assert_allclose(line.get_xdata(), [0.1, 1], rtol=0.1)
-    for label, matrix in {EQUAL_NORM: "random_product", OF_FACTORS: "noisy_factors"}.items():
+    for label, matrix in RANDOM.items():
         expected = [np.mean([ranks(matrix, alpha, seed) for seed in SEEDS]) for alpha in ALPHAS]
         np.testing.assert_allclose(lines(panel)[label].get_ydata(), expected)
         np.testing.assert_allclose(lines(panel)[label].get_xdata(), [0.1, 1])
 
 
 def test_rank_increase_begins_after_the_zero_change(panel, tables):
-    draw_rank_increase(panel, read_stable_ranks(tables, "digits", alpha="1", seed=1, layer=0))
+    draw_rank_increase(panel, read_stable_ranks(tables, "digits", alpha="1", seed=1, layer=0), "epoch")
     scale_to_ranks(panel)
     expect_rank_increase(panel, layer=0)
 
@@ -235,27 +235,58 @@ def expect_rank_increase(panel, layer):
     def ranks(matrix, product):
         return [[made_up_rank(matrix, epoch, layer, head, product) for head in range(HEADS)] for epoch in EPOCHS[1:]]
 
-    found = lines(panel)
-    for product, band in zip(PRODUCTS, panel.collections, strict=True):
-        line, expected = found[f"${LABELS[product]}$"], ranks("delta", product)
+    curves = panel.get_lines()
+    for number, (product, band) in enumerate(zip(PRODUCTS, panel.collections, strict=True)):
+        line, minimum, *at_random = curves[number * 5 : number * 5 + 5]
+        expected = ranks("delta", product)
+        means = np.mean(expected, axis=1)
+        assert line.get_label() == f"${LABELS[product]}$"
         assert line.get_color() == COLORS[PRODUCTS.index(product)] == to_hex(band.get_facecolor()[0])
         np.testing.assert_array_equal(line.get_xdata(), EPOCHS[1:])
-        np.testing.assert_allclose(line.get_ydata(), np.mean(expected, axis=1))
+        np.testing.assert_allclose(line.get_ydata(), means)
         heights = band.get_paths()[0].vertices
         at_last = heights[np.isclose(heights[:, 0], EPOCHS[-1]), 1]
         np.testing.assert_allclose(at_last.max() - at_last.min(), 2 * np.std(expected[-1]))
-    for label, matrix in {EQUAL_NORM: "random_product", OF_FACTORS: "noisy_factors"}.items():
-        expected = np.mean([ranks(matrix, product) for product in PRODUCTS], axis=(0, 2))
-        np.testing.assert_array_equal(found[label].get_xdata(), EPOCHS[1:])
-        np.testing.assert_allclose(found[label].get_ydata(), expected)
-    assert len(found) == 4
+        np.testing.assert_allclose(minimum.get_data(), [[EPOCHS[1:][means.argmin()]], [means.min()]])
+        for baseline, curve in zip(BASELINES, at_random, strict=True):
+            np.testing.assert_array_equal(curve.get_xdata(), EPOCHS[1:])
+            np.testing.assert_allclose(curve.get_ydata(), np.mean(ranks(baseline, product), axis=1))
+            assert curve.get_color() == line.get_color()
+            assert curve._unscaled_dash_pattern == Line2D([], [], ls=BASELINES[baseline]["ls"])._unscaled_dash_pattern
+    assert [line.get_label() for line in curves[10:]] == list(RANDOM)  # empty, for the legend
 
 
 def test_layers_with_one_head_have_no_deviation(panel, tables):
     ranks = read_stable_ranks(tables, "digits", alpha="1", seed=1, layer=0, head=0)
-    draw_rank_increase(panel, ranks)
+    draw_rank_increase(panel, ranks, "epoch")
     expected = [made_up_rank("delta", epoch, 0, 0, "KQ") for epoch in EPOCHS[1:]]
     np.testing.assert_allclose(lines(panel)[f"${LABELS['KQ']}$"].get_ydata(), expected)
+
+
+@pytest.mark.parametrize("figure", ["fig03", "fig12"])
+def test_the_axis_of_training_shows_epochs_or_steps_with_epochs_above(rows, tables, tmp_path, figure):
+    draw_figure = find("figure", figure).load()
+
+    def axis(tables, **options):
+        figure = draw_figure(tables, network="digits", seed=1, **options)
+        panels = [panel for panel in figure.axes if panel.get_visible()]
+        above = [child for child in panels[0].child_axes]
+        x = panels[0].get_lines()[0].get_xdata()
+        return panels[-1].get_xlabel(), panels[0].get_xscale(), panels[0].get_xlim(), x[-1], above
+
+    name, scale, limits, last, above = axis(tables)
+    assert (name, scale, limits, last, above) == ("epoch", "linear", (0, 9), 9, [])
+    name, scale, limits, last, [above] = axis(tables, axis="step")
+    assert (name, scale, limits, last) == ("step", "log", (10, 90), 90)
+    above.figure.draw_without_rendering()
+    np.testing.assert_allclose(above.get_xlim(), (1, 9))
+    assert above.get_xlabel() == "epoch"
+    # Snapshots within the first epoch: steps without being asked.
+    column = {"fig03": "stable_rank", "fig12": "singular_values"}[figure]
+    within = rows[rows["network"] == "digits"].assign(epoch=rows["epoch"] / 2, step=rows["step"]).drop(columns=column)
+    within.to_parquet(tmp_path / "within.parquet", index=False)
+    names = {"spectra": [str(tmp_path / "within.parquet")], "measures": [str(tmp_path / "within.parquet")]}
+    assert axis(StudyTables(names, NETWORKS))[:3] == ("step", "log", (10, 90))
 
 
 def test_a_run_that_is_not_there_is_named(tables):
@@ -315,7 +346,7 @@ def test_figure_4_shows_layers_after_the_last_epoch(tables):
         expect_scales(panel, layer)
         assert [label.get_text() for label in panel.get_xticklabels()] == ALPHAS[::-1]
         assert panel.get_yscale() == panel.get_xscale() == "log"
-    assert legend == ["seed 0", "seed 1", EQUAL_NORM, OF_FACTORS]
+    assert legend == ["seed 0", "seed 1", *RANDOM]
 
 
 def test_figure_5_shows_heads_after_the_last_epoch(tables):
@@ -325,7 +356,7 @@ def test_figure_5_shows_heads_after_the_last_epoch(tables):
     assert [place["layer"] for place in places] == [0, 0, 1, 1, 2, 2]
     for panel, place in zip(panels, places, strict=True):
         expect_perturbation(panel, **place, product="KQ")
-    assert legend == ["initial product", "change by training", EQUAL_NORM, OF_FACTORS]
+    assert legend == ["initial product", "change by training", *RANDOM]
 
 
 def test_figure_11_shows_both_products_of_heads(tables):
@@ -345,7 +376,7 @@ def test_figure_12_shows_every_layer(tables):
         assert titled(panel, "layer") == {"layer": layer}
         expect_rank_increase(panel, layer)
         assert panel.get_yscale() == "log"
-    assert legend == [f"${label}$" for label in LABELS.values()] + [EQUAL_NORM, OF_FACTORS]
+    assert legend == [f"${label}$" for label in LABELS.values()] + list(RANDOM)
 
 
 @pytest.mark.parametrize("figure, options", [("fig04", {}), ("fig12", RUN)])
@@ -356,7 +387,7 @@ def test_a_shared_axis_of_ranks_has_room_for_every_layer(rows, tmp_path, figure,
     )
     tables = StudyTables({"measures": [str(tmp_path / "measures.parquet")]}, NETWORKS)
     panels, _, _ = draw(figure, tables, network="digits", **options)
-    highest = [max(np.max(line.get_ydata()) for line in lines(panel).values()) for panel in panels]
+    highest = [max(np.max(line.get_ydata(), initial=0) for line in panel.get_lines()) for panel in panels]
     assert highest[-1] > 50 * highest[0]
     for panel, height in zip(panels, highest, strict=True):
         assert panel.get_ylim()[0] == 0.9 and panel.get_ylim()[1] > height

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rank_increase.networks.attention import attention_products
-from rank_increase.notation import PRODUCTS
+from rank_increase.notation import PRODUCTS, RANDOM_CHANGES
 from rank_increase.probes.measures import stable_rank
-from rank_increase.probes.spectra import RANDOM, ProductSpectra, singular_values, spectra_frame
+from rank_increase.probes.spectra import ProductSpectra, singular_values, spectra_frame
 from rank_increase.tables import SCHEMAS, read_table
 from rank_increase.training.snapshots import Snapshots, snapshot_path, write_snapshot
 from scripts.probes import compute_spectra
@@ -172,7 +172,7 @@ def test_table_of_spectra(folder, tmp_path):
     assert len(rows) == LAYERS * HEADS * len(PRODUCTS) * (1 + 5 * len(STEPS))
     assert not rows.index.has_duplicates
     counts = rows.groupby("matrix").size() // (LAYERS * HEADS * len(PRODUCTS))
-    assert counts.to_dict() == {"initial": 1, **dict.fromkeys(("trained", "delta", *RANDOM), len(STEPS))}
+    assert counts.to_dict() == {"initial": 1, **dict.fromkeys(("trained", "delta", *RANDOM_CHANGES), len(STEPS))}
     for step, layer, head, name in product_of(STEPS, range(LAYERS), range(HEADS), PRODUCTS):
         initial, trained = (product(*factors_of(folder, moment, layer, name))[head] for moment in (0, step))
         for matrix, value in (("trained", trained), ("delta", trained - initial)):
@@ -182,7 +182,7 @@ def test_table_of_spectra(folder, tmp_path):
     for layer, head, name in product_of(range(LAYERS), range(HEADS), PRODUCTS):
         of_start = [rows.loc[matrix, 0, layer, head, name]["singular_values"] for matrix in ("initial", "trained")]
         np.testing.assert_allclose(*of_start)
-        for matrix in ("delta", *RANDOM):
+        for matrix in ("delta", *RANDOM_CHANGES):
             assert not rows.loc[matrix, 0, layer, head, name]["singular_values"].any()
 
 
@@ -237,7 +237,7 @@ def test_noisy_factors_change_each_factor_by_the_norm_of_its_change(folder, tmp_
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", RANDOM)
+@pytest.mark.parametrize("kind", RANDOM_CHANGES)
 def test_directions_are_drawn_for_each_head_and_seed_and_kept_through_training(folder, tmp_path, kind):
     first, other = (read_rows(folder, tmp_path, seed).loc[kind] for seed in (0, 1))
     last = pd.concat([first.loc[STEPS[-1]], other.loc[STEPS[-1]]])["singular_values"]

@@ -96,6 +96,15 @@ def test_cost_of_a_run(config):
     assert cost["snapshots"] == len(one.recipe.snapshot_epochs()) * of_snapshot
 
 
+def test_cost_of_a_run_on_some_of_the_samples(config):
+    study, one = network(config)
+    images = study.plan.datasets["digits"].model_dump()
+    part = one.recipe.model_copy(update={"train_samples": 130, "test_samples": 50})
+    cost = plan.run_cost(study, one.model_copy(update={"recipe": part}), images)
+    forward, embedding = forward_flops(images, **MODEL)
+    assert cost["flops"] == 30 * ((3 * forward - embedding) * 128 + 50 * forward)
+
+
 def test_a_packed_dataset_is_asked_before_the_configuration(config, tmp_path):
     study = read_study(config)
     assert plan.known_samples(study, "digits", tmp_path)["train"] == 1438

@@ -14,7 +14,7 @@ from rank_increase.study.configuration import read_config, read_study
 from rank_increase.study.plan import describe, job_counts
 
 ROOT = Path(__file__).parents[2]
-RUNS = {"config": 3, "laptop": 4, "paper": 5 * 3 + 3 + 1, "template": 0, "theory": 0}  # of networks
+RUNS = {"config": 9, "laptop": 27, "depth6": 13, "paper": 5 * 3 + 3 + 1, "template": 0, "theory": 0}  # of networks
 
 
 def study(name):

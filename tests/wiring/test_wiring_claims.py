@@ -9,14 +9,14 @@ from itertools import product as product_of
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 
 from scripts.evidence import check_claims
 from wired import LINEAR_ATTENTION_TABLES, NETWORK_TABLES, TOY_TABLES
 
 # As the claims are declared, and tests/data/wired.yaml says.
 ENOUGH, AS_A_RULE, SLOW, CLOSE, RETURN = 17, 0.8, 0.01, 0.01, 0.1
-RANK_RATIO, CORRELATION = 0.5, 0.5
+RANK_RATIO, CORRELATION, GROWN = 0.5, 0.5, 1.25
 METHODS = ("_gd", "_sgd", "")
 MOVEMENT, SPEED, SCALE = 0.05, 0.05 / 5.0, "1"
 SHARES = [
@@ -81,7 +81,10 @@ WITHOUT_RUNS = {  # the study has one init scale of gradient descent, and no oth
 OF_HEADS = {
     "vit.delta_low_rank": ("<", RANK_RATIO),
     "vit.delta_not_random": ("<", RANK_RATIO),
-    "vit.rank_grows": (">", CORRELATION),
+    "vit.delta_not_turned": ("<", 0.8),
+    "vit.rank_grows": (">", GROWN),
+    "vit.values_in_turn": (">", GROWN),
+    "vit.values_in_turn_small_scale": (">", GROWN),
     "vit.rank_grows_with_scale": (">", CORRELATION),
 }
 PLACES = [(network, product) for network in ("wide", "narrow") for product in ("KQ", "VO")]
@@ -315,36 +318,65 @@ def where(table, **wanted):
     return table
 
 
-def of_network(measures, network, product):
+def of_network(measures, spectra, network, product, warmup):
+    """Claims about a network, from medians over heads of each run; NaN without three runs."""
     rows = where(measures, network=network, product=product)
-    deltas, keys, last = where(rows, matrix="delta"), ["layer", "head"], max(rows["epoch"])
-    low, not_random, grows = [], [], []
-    for seed in deltas[deltas["alpha"] == SCALE]["seed"].unique():
-        run = {"alpha": SCALE, "seed": seed}
-        end = where(deltas, **run, epoch=last).set_index(keys)["stable_rank"]
-        initial = where(rows, **run, matrix="initial").set_index(keys)["stable_rank"]
-        random = [where(rows, **run, matrix=matrix, epoch=last) for matrix in ("random_product", "noisy_factors")]
-        low.append(np.median([end[head] / initial[head] for head in end.index]))
-        random = [of_matrix.set_index(keys)["stable_rank"] for of_matrix in random]
-        not_random.append(np.median([end[head] / min(random[0][head], random[1][head]) for head in end.index]))
-        trained = where(deltas, **run)
-        trained = trained[trained["epoch"] > 0]
-        grows.append(np.median([correlation(rows["epoch"], rows["stable_rank"]) for _, rows in trained.groupby(keys)]))
+    heads, last = ["layer", "head"], max(rows["step"])
+    kinds = ("delta_low_rank", "delta_not_random", "delta_not_turned", "rank_grows", "values_in_turn")
+    medians = {kind: [] for kind in kinds}
+    for seed in where(rows, alpha=SCALE)["seed"].unique():
+        run = where(rows, alpha=SCALE, seed=seed)
+
+        def ranks(matrix, step=last, run=run):
+            return where(run, matrix=matrix, step=step).set_index(heads)["stable_rank"]
+
+        end = ranks("delta")
+        medians["delta_low_rank"].append(np.median(end / ranks("initial", 0)))
+        lower = np.minimum(ranks("random_product"), ranks("noisy_factors"))
+        medians["delta_not_random"].append(np.median(end / lower))
+        medians["delta_not_turned"].append(np.median(end / ranks("turned_factors")))
+        after = where(run, matrix="delta")
+        after = after[(after["epoch"] >= warmup) & (after["step"] > 0)]
+        medians["rank_grows"].append(np.median(end / after.groupby(heads)["stable_rank"].min()))
+        values = where(spectra, network=network, product=product, alpha=SCALE, seed=seed, matrix="delta")
+        values = values.sort_values("step").groupby(heads)
+        times = [(half(head, 2) / half(head, 0)) for _, head in values]
+        medians["values_in_turn"].append(np.median([time for time in times if time > 0]))
+    ends = {kind: interval(of_runs) for kind, of_runs in medians.items()}
+    found = {kind: ends[kind][kind.startswith("delta")] for kind in kinds}
     by_scale = []
-    for _, of_seed in where(deltas, epoch=last).groupby("seed"):
+    for _, of_seed in where(rows, matrix="delta", step=last).groupby("seed"):
         if of_seed["alpha"].nunique() >= 3:
             means = [of_layer.groupby("alpha")["stable_rank"].mean() for _, of_layer in of_seed.groupby("layer")]
-            by_scale.append(np.median([correlation(ranks.index.astype(float), ranks) for ranks in means]))
-    return {
-        f"vit.delta_low_rank.{network}.{product}": max(low),
-        f"vit.delta_not_random.{network}.{product}": max(not_random),
-        f"vit.rank_grows.{network}.{product}": min(grows),
-        f"vit.rank_grows_with_scale.{network}.{product}": min(by_scale, default=math.nan),
-    }
+            by_scale.append(np.median([spearmanr(ranks.index.astype(float), ranks).statistic for ranks in means]))
+    found["rank_grows_with_scale"] = t_interval(by_scale)[0]
+    found["values_in_turn_small_scale"] = math.nan  # the study has no run with init scale 0.1
+    return {f"vit.{kind}.{network}.{product}": value for kind, value in found.items()}
 
 
-def correlation(x, y):
-    return spearmanr(x, y).statistic
+def half(head, number):
+    """Step, from a line between logarithms of steps, at which a singular value first has half of its final size."""
+    values = [row[number] for row in head["singular_values"]]
+    steps = [step or 0.5 for step in head["step"]]
+    for (early, low), (late, high) in pairwise(zip(steps, values, strict=True)):
+        if low < values[-1] / 2 <= high:
+            return early * (late / early) ** ((values[-1] / 2 - low) / (high - low))
+    return math.nan
+
+
+def interval(values):
+    """The 95 % interval of the geometric mean."""
+    return tuple(map(math.exp, t_interval(np.log(values))))
+
+
+def t_interval(values):
+    """The 95 % interval of the mean of three values or more; NaN for fewer."""
+    if len(values) < 3:
+        return math.nan, math.nan
+    if np.ptp(values) == 0:
+        return values[0], values[0]
+    found = ttest_1samp(values, 0).confidence_interval(0.95)
+    return found.low, found.high
 
 
 def of_linear_attention(rows):
@@ -417,7 +449,8 @@ def expected_values(tables, steps):
     values |= of_linear_attention(tables["linear_attention"])
     values |= dict.fromkeys(WITHOUT_RUNS, math.nan)
     for network, product in PLACES:
-        values |= of_network(tables["measures"], network, product)
+        of_both = (tables[name] for name in ("measures", "spectra"))
+        values |= of_network(*of_both, network, product, {"wide": 1, "narrow": 2}[network])
     return values
 
 
@@ -547,10 +580,11 @@ def disturbed(tables, rng, seeds=20):
     for column in ("directions", "heads"):
         rows[column] += rng.integers(0, 2, len(rows))
     moved["linear_attention"] = rows
-    rows = tables["measures"]
-    rows = pd.concat([rows, rows[rows["seed"] == 2].assign(seed=5)], ignore_index=True)
-    measures = rows.assign(stable_rank=rows["stable_rank"] * noise(rows))
-    return {name: tables[name] for name in NETWORK_TABLES} | moved | {"measures": measures}
+    for name, column in (("measures", "stable_rank"), ("spectra", "singular_values")):
+        rows = tables[name]
+        rows = pd.concat([rows, *(rows[rows["seed"] == 2].assign(seed=seed) for seed in (6, 7))], ignore_index=True)
+        moved[name] = rows.assign(**{column: rows[column] * noise(rows, 0.2)})
+    return {name: tables[name] for name in NETWORK_TABLES} | moved
 
 
 @pytest.mark.parametrize("draw", range(3))

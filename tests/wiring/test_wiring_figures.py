@@ -23,7 +23,11 @@ STAGES = {"wide": [step / 11 for step in (1, 2, 4, 8, 16, 33)], "narrow": [1, 2,
 KQ, VO = r"$W_K W_Q^\top$", r"$W_V W_O^\top$"
 NAMES = {"KQ": KQ, "VO": VO}
 DELTAS = {"KQ": r"$\Delta W_K W_Q^\top$", "VO": r"$\Delta W_V W_O^\top$"}
-RANDOM = {"random_product": "random change of equal norm", "noisy_factors": "random change of the factors"}
+RANDOM = {
+    "random_product": "random change of equal norm",
+    "noisy_factors": "random change of the factors",
+    "turned_factors": "change with turned factors",
+}
 FIGURES = ["fig02", "fig06", "fig07", "fig08", "fig09", "fig10", "fig_limit", "fig_stage_times"]
 FIGURES += ["fig_linear_attention", "fig_constants", "fig_full_weights"]
 FIGURES += ["fig01", "fig03", "fig04", "fig05", "fig11", "fig12", "fig13", "fig14", "fig15", "fig16"]
@@ -351,10 +355,11 @@ def drawn_heads(network, layers, draw=DRAW):
 
 
 def assert_stages(wired, panel, network, product, layer, head, handles, alpha="0.6"):
-    """A panel has the normalized spectra of a head: initial, changes from first to last epoch, and two at random."""
+    """A panel has the normalized spectra of a head: initial, changes from first to last epoch, and three at random."""
     drawn, last = curves(panel), EPOCHS[network][-1]
-    initial, changes, at_random = drawn[0], drawn[1:-2], drawn[-2:]
-    expected = [(initial, 0, "initial"), (at_random[0], last, "random_product"), (at_random[1], last, "noisy_factors")]
+    initial, changes, at_random = drawn[0], drawn[1:-3], drawn[-3:]
+    expected = [(initial, 0, "initial")]
+    expected += [(curve, last, matrix) for curve, matrix in zip(at_random, RANDOM, strict=True)]
     expected += [(curve, epoch, "delta") for curve, epoch in zip(changes, STAGES[network], strict=True)]
     for curve, epoch, matrix in expected:
         values = spectrum(wired, network, product, layer, head, epoch, matrix, alpha)
@@ -392,18 +397,31 @@ def test_stages_of_spectra_are_of_both_products_in_all_layers(wired, name, netwo
         assert_stages(wired, panel, network, product, layer, head, legend(figure), alpha)
 
 
+def assert_axis_of_steps(shown, columns):
+    """The network "wide" has snapshots within epochs: steps on a logarithmic axis, epochs above the first row."""
+    for number, panel in enumerate(shown):
+        assert panel.get_xscale() == "log" and panel.get_xlim() == (1, 33)
+        above = panel.child_axes
+        assert len(above) == (number < columns)
+        if above:
+            np.testing.assert_allclose(above[0].get_xlim(), (1 / 11, 3))
+    assert shown[-1].get_xlabel() == "step"
+
+
 def test_singular_values_over_training_are_of_their_scale_and_product(wired):
     figure, [(layer, head)] = wired.figure("fig03"), drawn_heads("wide", [1])
     assert figure.get_suptitle() == f"{LABELS['wide']}: layer {layer + 1}, head {head + 1}"
     places = [(product, alpha) for product in ("KQ", "VO") for alpha in ("1", "0.3")]
     epochs = [0, *EPOCHS["wide"]]
+    steps = [round(11 * epoch) for epoch in epochs]
+    assert_axis_of_steps(panels(figure), 2)
     for panel, letter, (product, alpha) in zip(panels(figure), "abcd", places, strict=True):
         assert panel.get_title(loc="left") == f"({letter}) {DELTAS[product]}, init scale {alpha}"
         values = [spectrum(wired, "wide", product, layer, head, epoch, "delta", alpha) for epoch in epochs]
         drawn = sorted(curves(panel), key=lambda curve: -curve[2][-1])
         assert len(drawn) == 10
         for curve, of_index in zip(drawn, np.transpose(values), strict=True):
-            assert_curve(curve, epochs, of_index)
+            assert_curve(curve, steps, of_index)
         assert_darker_and_darker(drawn[::-1])
 
 
@@ -434,9 +452,9 @@ def test_scales_are_of_the_last_epoch_with_all_seeds_and_scales(wired):
     for layer, panel in enumerate(panels(figure)):
         assert panel.get_title(loc="left") == f"({'abc'[layer]}) layer {layer + 1}"
         where = {"epoch": 3, "product": "KQ", "layer": layer}
-        *of_seeds, first_random, second_random = (curve for curve in curves(panel) if curve[0] != "_nolegend_")
+        *of_seeds, first, second, third = (curve for curve in curves(panel) if curve[0] != "_nolegend_")
         bars = [bars for bars in panel.collections if isinstance(bars, LineCollection)]
-        series = zip(of_seeds, bars, [(0, ["1"]), (2, ["0.3", "0.6", "1"])], (-0.5, 0.5), strict=True)
+        series = zip(of_seeds, bars, [(0, ["1"]), (2, ["0.3", "0.6", "1"]), (5, ["1"])], (-1, 0, 1), strict=True)
         for curve, of_curve, (seed, alphas), side in series:
             ranks = [stable_ranks(wired, "wide", **where, matrix="delta", alpha=alpha, seed=seed) for alpha in alphas]
             assert [len(of_scale) for of_scale in ranks] == [2] * len(alphas)
@@ -446,7 +464,7 @@ def test_scales_are_of_the_last_epoch_with_all_seeds_and_scales(wired):
             expected = [(r.mean() - r.std(), r.mean() + r.std()) for r in ranks]
             np.testing.assert_allclose(ends, expected)
             assert legend(figure)[f"seed {seed}"] == curve[3]
-        for curve, matrix in ((first_random, "random_product"), (second_random, "noisy_factors")):
+        for curve, matrix in zip((first, second, third), RANDOM, strict=True):
             alphas = ["0.3", "0.6", "1"]
             means = [stable_ranks(wired, "wide", **where, matrix=matrix, alpha=alpha).mean() for alpha in alphas]
             assert_curve(curve, [float(alpha) for alpha in alphas], means, RANDOM[matrix])
@@ -458,27 +476,34 @@ def test_scales_are_of_the_last_epoch_with_all_seeds_and_scales(wired):
 )
 def test_stable_ranks_over_training_are_of_their_layer_and_product(wired, name, network, alpha):
     figure, epochs = wired.figure(name), EPOCHS[network]
+    axis = [round(11 * epoch) for epoch in epochs] if network == "wide" else epochs
     assert figure.get_suptitle() == LABELS[network]
     assert len(panels(figure)) == SIZES[network][0]
+    if network == "wide":
+        assert_axis_of_steps(panels(figure), 3)
     for layer, panel in enumerate(panels(figure)):
         assert panel.get_title(loc="left") == f"({'abc'[layer]}) layer {layer + 1}"
         where = {"layer": layer, "alpha": alpha, "seed": NETWORK_SEED}
-        *of_products, first_random, second_random = curves(panel)
-        for curve, band, product in zip(of_products, panel.collections, ("KQ", "VO"), strict=True):
+        drawn = curves(panel)
+        for number, (band, product) in enumerate(zip(panel.collections, ("KQ", "VO"), strict=True)):
+            curve, minimum, *at_random = drawn[5 * number : 5 * number + 5]
             found = {"product": product, "matrix": "delta"}
             ranks = [stable_ranks(wired, network, epoch, **where, **found) for epoch in epochs]
             assert [len(of_epoch) for of_epoch in ranks] == [SIZES[network][1]] * len(epochs)
-            assert_curve(curve, epochs, [of_epoch.mean() for of_epoch in ranks], DELTAS[product])
+            means = [of_epoch.mean() for of_epoch in ranks]
+            assert_curve(curve, axis, means, DELTAS[product])
+            assert_curve(minimum, [axis[int(np.argmin(means))]], [min(means)])
             assert legend(figure)[DELTAS[product]] == curve[3] == to_hex(band.get_facecolor()[0][:3])
             corners = band.get_paths()[0].vertices
-            for epoch, of_epoch in zip(epochs, ranks, strict=True):
-                edges = corners[np.isclose(corners[:, 0], epoch, rtol=1e-9), 1]
+            for place, of_epoch in zip(axis, ranks, strict=True):
+                edges = corners[np.isclose(corners[:, 0], place, rtol=1e-9), 1]
                 expected = [of_epoch.mean() - of_epoch.std(), of_epoch.mean() + of_epoch.std()]
                 np.testing.assert_allclose([edges.min(), edges.max()], expected)
-        for curve, matrix in ((first_random, "random_product"), (second_random, "noisy_factors")):
-            means = [stable_ranks(wired, network, epoch, **where, matrix=matrix).mean() for epoch in epochs]
-            assert_curve(curve, epochs, means, RANDOM[matrix])
-            assert legend(figure)[RANDOM[matrix]] == curve[3]
+            for of_random, matrix in zip(at_random, RANDOM, strict=True):
+                wanted = {**where, "matrix": matrix, "product": product}
+                assert_curve(of_random, axis, [stable_ranks(wired, network, e, **wanted).mean() for e in epochs])
+                assert of_random[3] == curve[3]
+        assert [curve[0] for curve in drawn[10:]] == list(RANDOM.values()) == list(legend(figure))[2:]
 
 
 def test_every_figure_of_the_study_is_looked_at(wired):

@@ -15,7 +15,7 @@ from second import Transformer, cross_entropy, measures, squared_error
 
 RANDOM = ("random_product", "noisy_factors", "turned_factors")
 
-RUNS = [("wide", "0.3", 2), ("wide", "0.6", 2), ("wide", "1", 2), ("wide", "1", 0)]
+RUNS = [("wide", "0.3", 2), ("wide", "0.6", 2), ("wide", "1", 2), ("wide", "1", 0), ("wide", "1", 5)]
 RUNS += [("narrow", "0.6", 2), ("narrow", "1", 2)]
 PRODUCTS = ["KQ", "VO"]
 

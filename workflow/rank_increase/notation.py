@@ -5,6 +5,8 @@ from decimal import Decimal, InvalidOperation
 WEIGHTS = ("W_K", "W_Q", "W_V", "W_O")
 PRODUCTS = ("KQ", "VO")  # W_K W_Q^T and W_V W_O^T
 PRODUCT_NAMES = {"KQ": "W_K W_Qᵀ", "VO": "W_V W_Oᵀ"}  # for display
+# Random changes of a product, for comparison with the change by training (probes/spectra.py)
+RANDOM_CHANGES = ("random_product", "noisy_factors", "turned_factors")
 COORDINATE = ["layer", "head", "product", "index"]  # columns of tables that say which coordinate a row is about
 
 

@@ -3,7 +3,7 @@
 Each has a description of its valid values, which completes the sentence "must be ...".
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -41,6 +41,7 @@ Positive = described(
 NotNegative = described(float, "a number from 0", ge=0, allow_inf_nan=False)
 Share = described(float, "a number above 0 and up to 1", gt=0, le=1, allow_inf_nan=False)
 Decay = described(float, "a number from 0 and below 1", ge=0, lt=1, allow_inf_nan=False)
+TrainingAxis = Literal["step", "epoch"]
 Flag = described(bool, "true or false")
 Alpha = Annotated[
     str,

@@ -36,9 +36,11 @@ from rank_increase.study.configuration import (
 )
 from rank_increase.study.digest import folder_digest, library_digest
 from rank_increase.study.failures import describe_failures, explain_full_disk
+from rank_increase.study.scheduling import pass_once_at_a_time
 from rank_increase.study.slurm import prefer_commands
 from rank_increase.study.status import outcome
 
+pass_once_at_a_time()
 if full := explain_full_disk():
     sys.exit(full)
 try:

@@ -29,7 +29,11 @@ rule claims:
         mem_mb=4000,
         runtime=10,
     params:
-        study={**STUDY.model_dump(include={"study", "toy", "assumptions"}), "variants": all_variant_settings(STUDY)},
+        study={
+            **STUDY.model_dump(include={"study", "toy", "assumptions"}),
+            "variants": all_variant_settings(STUDY),
+            "warmups": {name: network.recipe.warmup_epochs for name, network in STUDY.networks.items()},
+        },
         labels=NETWORK_LABELS,
         code=all_digest("evidence/check_claims", "claim"),
     message:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from rank_increase.data.packed import map_in_order
 
 DEVICE_SHARE = 0.4  # of a GPU's free memory that a split may fill; a larger split is read batch by batch
+DRAW = 0  # seed of what is the same for every run: which samples are used, and shuffled labels
 READERS = 4  # threads that read ahead in such a split
 
 
@@ -25,17 +26,40 @@ class Batches:
     seed : int
     augment : bool
         Whether to crop images at random, with a margin of an eighth of their side, and to flip them at random.
+    train_samples, test_samples : int, optional
+        How many are used, drawn at random, the same for every seed; all if not given.
+    shuffled_labels : bool
+        Whether training labels are dealt out anew at random, the same way for every seed.
     rank, processes : int
         Each process sees every `processes`-th sample of a batch.
 
     Raises
     ------
     ValueError
-        If a batch is larger than the dataset, or other samples than images are to be cropped and flipped.
+        If a batch is larger than the dataset, more samples are to be used than there are, or other samples than images
+        are to be cropped and flipped.
     """
 
-    def __init__(self, dataset, device, *, batch_size, seed, augment=False, rank=0, processes=1):
-        self._count = len(dataset.train_labels)
+    def __init__(
+        self,
+        dataset,
+        device,
+        *,
+        batch_size,
+        seed,
+        augment=False,
+        train_samples=None,
+        test_samples=None,
+        shuffled_labels=False,
+        rank=0,
+        processes=1,
+    ):
+        labels = dataset.train_labels
+        self._chosen = _draw("train_samples", train_samples, len(labels), 0)
+        self._chosen_tests = _draw("test_samples", test_samples, len(dataset.test_labels), 1)
+        if shuffled_labels:
+            labels = labels[np.random.default_rng([DRAW, 2]).permutation(len(labels))]
+        self._count, self.test_count = len(self._chosen), len(self._chosen_tests)
         self.steps = self._count // batch_size  # in an epoch
         if not self.steps:
             raise ValueError(f"`batch_size` is {batch_size}, more than the {self._count} training samples.")
@@ -47,9 +71,8 @@ class Batches:
         if self._kind == "pixels":
             self._mean = torch.tensor(dataset.manifest["mean"], dtype=torch.float32, device=device)
             self._std = torch.tensor(dataset.manifest["std"], dtype=torch.float32, device=device)
-        self._train = _Split(dataset.train_samples, dataset.train_labels, device)
+        self._train = _Split(dataset.train_samples, labels, device)
         self._test = _Split(dataset.test_samples, dataset.test_labels, device)
-        self.test_count = len(dataset.test_labels)
 
     def train(self, epoch, first_step=0):
         """Yield this process's part of each step: samples (n, *shape) as packed, and labels (n,) or (n, length)."""
@@ -63,12 +86,13 @@ class Batches:
             np.arange(step * self.batch_size + self._rank, (step + 1) * self.batch_size, self._processes)
             for step in range(first_step, self.steps)
         ]
-        for chosen, (samples, labels) in zip(places, self._train.read([order[p] for p in places]), strict=True):
+        wanted = [self._chosen[order[p]] for p in places]
+        for chosen, (samples, labels) in zip(places, self._train.read(wanted), strict=True):
             yield _crop_and_flip(samples, shifts[chosen], flips[chosen], margin) if self._augment else samples, labels
 
     def test(self, size):
         """Yield samples and labels of this process's part of the test split, at most `size` at a time."""
-        places = np.arange(self._rank, self.test_count, self._processes)
+        places = self._chosen_tests[self._rank :: self._processes]
         return self._test.read([places[start : start + size] for start in range(0, len(places), size)])
 
     def inputs(self, samples):
@@ -80,6 +104,15 @@ class Batches:
         if self._kind == "pixels":
             return ((samples.float() - self._mean) / self._std).permute(0, 3, 1, 2)
         return samples.long() if self._kind == "tokens" else samples
+
+
+def _draw(key, wanted, count, stream):
+    """Places of `wanted` samples of `count`, ascending; all if it is None."""
+    if wanted is None:
+        return np.arange(count)
+    if wanted > count:
+        raise ValueError(f"`{key}` is {wanted}, but the dataset has {count}: lower it, or leave it out to use all.")
+    return np.sort(np.random.default_rng([DRAW, stream]).permutation(count)[:wanted])
 
 
 def meta_batch(kind, shape):

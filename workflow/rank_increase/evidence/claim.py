@@ -133,22 +133,24 @@ def _check(entry):
 
 
 def study_settings(study):
-    """Parameters that claims may take from the configuration; a dict, empty without a toy model.
+    """Parameters that claims may take from the configuration; a dict.
 
     active: a product is active above it. movement: largest movement of a product within a perturbation window on a
     plateau. speed: largest speed of a product at rest, per unit of rescaled time. variants: toy variant -> its
-    settings, a dict.
+    settings, a dict. warmups: network -> epochs of its warm-up. All but the last are left out without a toy model.
 
     Parameters
     ----------
     study : dict
-        With the sections `toy` and `assumptions` of the configuration, or None for them, and `variants`, the settings
-        of each toy variant.
+        With the sections `toy` and `assumptions` of the configuration, or None for them, `variants`, the settings of
+        each toy variant, and `warmups`.
     """
     toy, assumptions = study["toy"], study["assumptions"]
+    of_networks = {"warmups": study.get("warmups", {})}
     if not toy:
-        return {}
+        return of_networks
     return {
+        **of_networks,
         "active": toy["activation_weight"] ** 2,
         "variants": study.get("variants", {}),
         "movement": MOVEMENT,

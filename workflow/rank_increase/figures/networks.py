@@ -22,6 +22,7 @@ INITIAL = {"color": "#c00000", "lw": 1.6, "zorder": 3, "label": "initial product
 BASELINES = {
     "random_product": {"color": "0.55", "ls": (0, (4, 2)), "zorder": 1, "label": "random change of equal norm"},
     "noisy_factors": {"color": "0.55", "ls": (0, (1, 1)), "zorder": 1, "label": "random change of the factors"},
+    "turned_factors": {"color": "0.55", "ls": (0, (5, 1, 1, 1)), "zorder": 1, "label": "change with turned factors"},
 }
 COLORS = ("#1f5fb4", "#c00000", "#2e8b57", "#b8860b")  # of a network's products, in order
 INDEX = "index of singular value"
@@ -65,9 +66,43 @@ def of_head(rows, layer, head, product):
     return rows[(rows["layer"] == layer) & (rows["head"] == head) & (rows["product"] == product)]
 
 
-def of_matrix(rows, matrix):
-    """Singular values of one product of one head by epoch, as a pandas.Series of arrays."""
-    return rows[rows["matrix"] == matrix].set_index("epoch")["singular_values"].sort_index()
+def of_matrix(rows, matrix, by="epoch"):
+    """Singular values of one product of one head by epoch or step, as a pandas.Series of arrays."""
+    return rows[rows["matrix"] == matrix].set_index(by)["singular_values"].sort_index()
+
+
+def training_axis(rows, axis=None):
+    """What the axis of training shows: `axis` if given, else "step" if rows are of steps within epochs, or "epoch"."""
+    return axis or ("epoch" if (rows["epoch"] % 1 == 0).all() else "step")
+
+
+def scale_to_training(panels, rows, axis):
+    """Scale and name the axis of training of panels: steps on a logarithmic axis with epochs above, or epochs.
+
+    Parameters
+    ----------
+    panels : iterable of matplotlib.axes.Axes
+        Complete panels of a figure.
+    rows : pandas.DataFrame
+        With `step` and `epoch` of all that is shown.
+    axis : str
+        "step" or "epoch".
+    """
+    first, last = rows.loc[rows["step"] > 0, "step"].min(), rows[axis].max()
+    in_epoch = rows["step"].max() / rows["epoch"].max()
+    for panel in panels:
+        panel.set_xlabel(axis)
+        if axis == "epoch":
+            panel.set_xlim(0, last)
+            continue
+        panel.set(xscale="log", xlim=(first, last))
+        if panel.get_subplotspec().is_first_row():
+            functions = partial(np.multiply, 1 / in_epoch), partial(np.multiply, in_epoch)
+            above = panel.secondary_xaxis("top", functions=functions)
+            above.set_xlabel("epoch", fontsize=6, labelpad=2)
+            above.tick_params(labelsize=5.5, which="both", pad=1)
+            above.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            above.xaxis.set_minor_formatter(NullFormatter())
 
 
 def spread_layers(layers, wanted):
@@ -161,8 +196,9 @@ def draw_evolution(axes, delta, shown=20):
     Parameters
     ----------
     axes : matplotlib.axes.Axes
+        Without limits and name of its axis of training; see `scale_to_training`.
     delta : pandas.Series
-        Of `of_matrix`.
+        Of `of_matrix`, by epoch or step.
     shown : int
         Number of singular values.
     """
@@ -170,8 +206,8 @@ def draw_evolution(axes, delta, shown=20):
     values = values.melt(ignore_index=False, var_name="index").reset_index()
     # Negative, as seaborn draws in ascending order. The lightest colors, hard to see on white, are not used.
     hues = {"hue": -values["index"], "hue_norm": (-values["index"].max() / 0.85, 0), "palette": "viridis_r"}
-    lineplot(values, x="epoch", y="value", **hues, estimator=None, legend=False, ax=axes)
-    axes.set(xlim=(0, delta.index[-1]), xlabel="epoch", ylabel="")
+    lineplot(values, x=delta.index.name, y="value", **hues, estimator=None, legend=False, ax=axes)
+    axes.set_ylabel("")
     axes.set_ylim(bottom=0)
 
 
@@ -228,25 +264,34 @@ def draw_scales(axes, ranks, colors):
     axes.set_xticks([], minor=True)
 
 
-def draw_rank_increase(axes, ranks):
+def draw_rank_increase(axes, ranks, axis):
     """Stable rank of the changes of all products over training: mean over heads, with a band of one deviation.
 
-    In gray, the means for random changes, over heads and products.
+    A dot marks the minimum of the mean. In the same color, thin, the means for random changes of that product.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-        With a linear axis of ranks; see `scale_to_ranks`.
+        Without limits and name of its axis of training; with a linear axis of ranks. See `scale_to_training` and
+        `scale_to_ranks`.
     ranks : pandas.DataFrame
         Of `read_stable_ranks`: one layer of one run.
+    axis : str
+        "step" or "epoch".
     """
-    series = partial(lineplot, x="epoch", y="stable_rank", legend=False, ax=axes)
+    series = partial(lineplot, x=axis, y="stable_rank", legend=False, ax=axes)
     for product, color in zip(products_of(ranks), cycle(COLORS), strict=False):
-        rows = ranks[(ranks["product"] == product) & (ranks["matrix"] == "delta")]
-        series(rows, errorbar=_deviation, err_kws={"lw": 0}, color=color, label=delta_label(product))
-    for baseline, style in BASELINES.items():
-        series(ranks[ranks["matrix"] == baseline], errorbar=None, **style)
-    axes.set(xlim=(0, ranks["epoch"].max()), xlabel="epoch", ylabel="")
+        of_product = ranks[ranks["product"] == product]
+        delta = of_product[of_product["matrix"] == "delta"]
+        series(delta, errorbar=_deviation, err_kws={"lw": 0}, color=color, label=delta_label(product))
+        means = delta.groupby(axis)["stable_rank"].mean().dropna()
+        axes.plot([means.idxmin()], [means.min()], "o", color=color, ms=3.5, label="_minimum")
+        for baseline, style in BASELINES.items():
+            rows = of_product[of_product["matrix"] == baseline]
+            series(rows, errorbar=None, **{**style, "color": color, "lw": 0.7, "label": f"_{baseline}"})
+    for style in BASELINES.values():
+        axes.plot([], [], **style)  # for the legend
+    axes.set_ylabel("")
 
 
 def _deviation(values):

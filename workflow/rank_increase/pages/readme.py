@@ -1,4 +1,4 @@
-"""Numbers of README.md, docs/full-weights.md and the page on the laptop study, from the published tables.
+"""Numbers of README.md, of pages in docs/ and of the page on the laptop study, from the published tables.
 
 Each block stands between `<!-- name -->` and `<!-- /name -->`. `make readme` fills them, and a test compares.
 """
@@ -16,13 +16,18 @@ from rank_increase.pages.claims import MARKS
 
 ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = ROOT / "results" / "published"
-STUDIES = ("demo", "laptop")
+STUDIES = ("theory", "demo", "laptop")
 HEADLINE_SEED = 99
+# Sentences of the README: text, and what each number in it is: study, claim, and the verdict that the text assumes.
+FINDINGS = []
 NETWORK_CLAIMS = {
     "delta_low_rank": "the change has a far lower stable rank than the initial product (ratio)",
     "delta_not_random": "... than a random change of the product or of its factors (ratio)",
-    "rank_grows": "its stable rank grows through training (rank correlation)",
-    "rank_grows_with_scale": "it grows with the init scale (rank correlation)",
+    "delta_not_turned": "... than with turned factors (ratio)",
+    "rank_grows": "its stable rank grows through training (last over minimum)",
+    "values_in_turn": "its singular values leave one after the other (steps of the third over those of the first)",
+    "values_in_turn_small_scale": "... from init scale 0.1",
+    "rank_grows_with_scale": "its stable rank grows with the init scale (rank correlation)",
 }
 
 
@@ -42,39 +47,66 @@ def claims(study):
     return pd.read_parquet(PUBLISHED / study / "claims.parquet").set_index("id")
 
 
+def findings():
+    """What was found, in sentences with their numbers."""
+    lines = []
+    for text, expected in FINDINGS:
+        numbers = {}
+        for name, (study, identity, verdict) in expected.items():
+            claim = claims(study).loc[identity]
+            if claim.verdict != verdict:
+                raise ValueError(f"a finding says that {identity} of {study} is {verdict}, but it is {claim.verdict}")
+            numbers[name] = short(claim.value)
+        lines.append(f"- {text.format(**numbers)}")
+    return "\n".join(lines)
+
+
 def claim_counts():
     """How many claims of each study have which verdict."""
     lines = []
     for study in STUDIES:
         counts = claims(study)["verdict"].value_counts()
         said = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in MARKS)
-        lines.append(f"- [{study}](results/published/{study}/claims.md): {counts.sum()} claims, {said}")
+        lines.append(f"- [{study}](../results/published/{study}/claims.md): {counts.sum()} claims, {said}")
     return "\n".join(lines)
 
 
 def toy_claims():
-    """Claims about the toy model and the theorem, as far as the demo has the problems to test them."""
+    """Claims about the toy model and the theorem that the study `theory` tests."""
     rows = []
-    for row in (
-        claims("demo").query("not id.str.startswith('vit.') and verdict != 'not tested'", engine="python").itertuples()
-    ):
+    for row in tested("theory"):
         measured = f"{short(row.value)} ({row.relation} {short(row.threshold)})"
-        rows.append([f"{MARKS[row.verdict]} {row.verdict}", row.statement, row.source, measured])
-    return table(["verdict", "claim", "paper", "measured (threshold)"], rows)
+        rows.append([f"{MARKS[row.verdict]} {row.verdict}", row.statement, row.source, measured, row.n])
+    return table(["verdict", "claim", "paper", "measured (threshold)", "rests on"], rows)
+
+
+def tested(study):
+    """Tested claims of a study about the toy model, in order."""
+    found = claims(study)
+    return found[~found.index.str.startswith("vit.") & (found["verdict"] != "not tested")].itertuples()
 
 
 def network_claims():
-    """Claims about networks, by network and product."""
+    """Claims about networks: a row for each network and product, a column for each claim."""
     found = pd.concat([claims("demo"), claims("laptop")])
     found = found[found.index.str.startswith("vit.")]
-    names = {identity.split(".")[2]: row.statement.split(",")[0] for identity, row in found.iterrows()}
-    header = ["claim", *(f"{name}, {product}" for name in names.values() for product in PRODUCT_NAMES.values())]
+    places = list(dict.fromkeys(tuple(name.split(".")[2:]) for name in found.index if name.count(".") == 3))
+    kinds = {f"{text} {cell.relation} {short(cell.threshold)}": kind
+             for kind, text in NETWORK_CLAIMS.items()
+             for cell in found[found.index.str.startswith(f"vit.{kind}.")][:1].itertuples()}  # fmt: skip
     rows = []
-    for kind, statement in NETWORK_CLAIMS.items():
-        cells = [found.loc[f"vit.{kind}.{network}.{product}"] for network in names for product in PRODUCT_NAMES]
-        relation = f"{cells[0].relation} {short(cells[0].threshold)}"
-        rows.append([f"{statement} {relation}", *(f"{MARKS[cell.verdict]} {short(cell.value)}" for cell in cells)])
-    return table(header, rows)
+    for network, product in places:
+        cells = [found.loc[f"vit.{kind}.{network}.{product}"] for kind in kinds.values()]
+        if all(cell.verdict == "not tested" for cell in cells):
+            continue
+        name = ",".join(cells[0].statement.split(": ")[0].split(",")[:-1])
+        rows.append([f"{name}, {PRODUCT_NAMES[product]}", *map(measured, cells)])
+    return table(["", *kinds], rows)
+
+
+def measured(cell):
+    """The value of a claim with the mark of its verdict."""
+    return "not tested" if cell.verdict == "not tested" else f"{MARKS[cell.verdict]} {short(cell.value)}"
 
 
 def stage_times():
@@ -95,20 +127,20 @@ def stage_times():
 
 
 def full_weights():
-    """Full weights in the demo, by init scale: passages one at a time, and stages against their limit."""
-    tables = (pd.read_parquet(PUBLISHED / "demo" / "tables" / f"{name}.parquet") for name in ("events", "theorem"))
-    events, stages = (rows[rows["seed"] == HEADLINE_SEED] for rows in tables)
-    variants = ["diagonal", "full", "full_dense"]
+    """Full weights in the study `theory`, by init scale: passages one at a time, and stages against their limit."""
+    tables = (pd.read_parquet(PUBLISHED / "theory" / "tables" / f"{name}.parquet") for name in ("events", "theorem"))
+    events, stages = tables
+    variants = {"paper_size": "diagonal weights", "full": "full weights", "full_dense": "full weights, dense teacher"}
     shares = passages(events, variants)["share"]
     rows = []
     for alpha in sort_alphas(shares["full"].index):
         cells = [f"{shares[variant, alpha]:.2f}" for variant in variants]
-        for variant in variants[1:]:
+        for variant in list(variants)[1:]:
             run = stages[(stages["variant"] == variant) & (stages["alpha"] == alpha)]
             late = (run["measured_time"] - run["predicted_time"]).abs()
             cells.append(f"{short(late.median())}, {short(late.max())}")
         rows.append([alpha, *cells])
-    named = ["diagonal weights", "full weights", "full weights, dense teacher"]
+    named = list(variants.values())
     header = ["α", *(f"one at a time, {name}" for name in named)]
     return table([*header, *(f"median, largest \\|T − T_k\\|, {name}" for name in named[1:])], rows)
 
@@ -126,25 +158,36 @@ def origin():
     return "\n".join(lines)
 
 
+def laptop(name):
+    """A table of all networks of the laptop study, with their labels as `network`."""
+    paths = sorted((PUBLISHED / "laptop" / "tables" / name).glob("*.parquet"))
+    return pd.concat([pd.read_parquet(path) for path in paths]).astype({"network": str, "alpha": str})
+
+
 def accuracies():
-    """Test accuracy of the laptop study's runs after the last epoch."""
-    metrics = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "metrics" / "cifar10.parquet")
-    last = metrics.sort_values("epoch").groupby("alpha", observed=True).last()
-    last = last.iloc[np.argsort(last.index.astype(float))]
-    said = ", ".join(f"{100 * row.test_accuracy:.0f} % at {alpha}" for alpha, row in last.iterrows())
-    return f"Test accuracy after {last['epoch'].max()} epochs, by init scale: {said}."
+    """Accuracies of the laptop study's runs in the last epoch: means over seeds."""
+    metrics, rows = laptop("metrics"), []
+    for (network, alpha), runs in metrics.groupby(["network", "alpha"]):
+        last = runs[runs["epoch"] == runs["epoch"].max()]
+        train, test = (f"{100 * last[f'{split}_accuracy'].mean():.0f} %" for split in ("train", "test"))
+        rows.append([network, alpha, last["seed"].nunique(), last["step"].max(), train, test])
+    return table(["network", "init scale", "seeds", "steps", "accuracy in training", "on test images"], rows)
 
 
 def ranks():
-    """Stable ranks of the change in the laptop study, by init scale and product."""
-    measures = pd.read_parquet(PUBLISHED / "laptop" / "tables" / "measures" / "cifar10.parquet")
-    delta = measures[measures["matrix"] == "delta"]
-    last = delta[delta["epoch"] == delta["epoch"].max()]
-    ranks, rows = last.groupby(["alpha", "product"], observed=True)["stable_rank"], []
-    for alpha in sorted(last["alpha"].unique(), key=float):
-        heads = [ranks.get_group((alpha, product)) for product in ("KQ", "VO")]
-        rows.append([alpha, *(f"{rank.median():.2f} ({rank.min():.2f} to {rank.max():.2f})" for rank in heads)])
-    return table(["init scale", "W_K W_Qᵀ: median (lowest to highest)", "W_V W_Oᵀ"], rows)
+    """Stable ranks of the change in the laptop study at the end, by network, init scale and product."""
+    measures, rows = laptop("measures"), []
+    for (network, alpha), run in measures[measures["matrix"] == "delta"].groupby(["network", "alpha"]):
+        run = run[run["step"] > 0].astype({"product": str})
+        heads = run.groupby(["seed", "layer", "head", "product", "step"])["stable_rank"].first().unstack("step")
+        cells = []
+        for product in PRODUCT_NAMES:
+            found = heads.xs(product, level="product")
+            first, lowest, last = (part.median() for part in (found.iloc[:, 0], found.min(axis=1), found.iloc[:, -1]))
+            cells += [f"{first:.2f}", f"{lowest:.2f}", f"{last:.2f}"]
+        rows.append([network, alpha, *cells])
+    named = [f"{name}, {what}" for name in PRODUCT_NAMES.values() for what in ("step 1", "minimum", "end")]
+    return table(["network", "init scale", *named], rows)
 
 
 def ratio(benchmark, case, method, peer, x=None):
@@ -193,16 +236,16 @@ def speed():
 
 
 PAGES = {
-    ROOT / "README.md": {
+    ROOT / "README.md": {"findings": findings},
+    ROOT / "docs" / "results.md": {
         "claim counts": claim_counts,
         "toy claims": toy_claims,
-        "network claims": network_claims,
         "stage times": stage_times,
         "full weights": full_weights,
-        "accuracies": accuracies,
+        "network claims": network_claims,
         "origin": origin,
-        "speed": speed,
     },
+    ROOT / "docs" / "speed.md": {"speed": speed},
     ROOT / "docs" / "full-weights.md": {"full weights by alpha": full_weights},
     PUBLISHED / "laptop" / "README.md": {"accuracies": accuracies, "ranks": ranks},
 }

@@ -19,10 +19,11 @@ All computations use numpy's LAPACK on stacks of heads: on one core, torch took 
 import numpy as np
 import pandas as pd
 
+from rank_increase.notation import RANDOM_CHANGES
+
 # Relative to the largest singular value. An eigenvalue of the Gram matrix has an error of 1e-15 of the largest, so its
 # root has an error of 5e-11 at the floor. Deltas of first steps and of small init scales go below it, most do not.
 GRAM_FLOOR = 1e-5
-RANDOM = ("random_product", "noisy_factors", "turned_factors")  # random changes, for comparison
 
 
 def singular_values(A, B):
@@ -134,7 +135,7 @@ class ProductSpectra:
         Returns
         -------
         dict of str to numpy.ndarray
-            For each of `RANDOM`, shape (steps, heads, min(dim, 2 dim_head)), descending.
+            For each of `RANDOM_CHANGES`, shape (steps, heads, min(dim, 2 dim_head)), descending.
         """
         heads, dim, _ = self.A.shape
         unit = singular_values(*rng.standard_normal((2, heads, dim, self.rank)))
@@ -206,7 +207,7 @@ def spectra_frame(snapshots, seed, advance=lambda done: None):
             random = spectra[product].random_changes(*by_step, rng)
             frames += [
                 _head_rows(snapshots, step, product, matrix, values)
-                for matrix in RANDOM
+                for matrix in RANDOM_CHANGES
                 for step, values in zip(snapshots.steps, random[matrix], strict=True)
             ]
             done += 1

@@ -213,21 +213,12 @@ class ToyRuns(Section):
     """Seeds of the problems: each draws data, teacher and initial weights."""
 
 
-_SMALL = {"weights": "diagonal", "samples": 100, "tokens": 4, "dim": 6, "max_time": 300}
-_TRANSFORMER = {**_SMALL, "dim": 4, "max_time": 100}
 VARIANTS = {
     "diagonal": Variant(weights="diagonal"),
     "full": Variant(weights="full"),
     "full_dense": Variant(weights="full", teacher="dense"),
     "diagonal_gd": Variant(weights="diagonal", method="gd"),
     "diagonal_sgd": Variant(weights="diagonal", method="sgd"),
-    "heads": Variant(**_TRANSFORMER, layers=1, heads=2, bias_std=1.0),
-    "identical_heads": Variant(**_TRANSFORMER, layers=1, heads=2),
-    "layers": Variant(**{**_TRANSFORMER, "max_time": 50}, layers=2, heads=2, bias_std=1.0),
-    "no_decay": Variant(**_SMALL),
-    "decay": Variant(**_SMALL, decay=0.005),
-    "soft_labels": Variant(**_SMALL, loss="cross_entropy"),
-    "hard_labels": Variant(**_SMALL, loss="cross_entropy", labels="hard"),
 }
 
 

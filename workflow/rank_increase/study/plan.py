@@ -145,15 +145,16 @@ def run_cost(study, network, samples):
     """
     recipe, hardware = network.recipe, network.hardware
     cost = model_cost(network, samples, tuple(study.extensions))
-    steps = samples["train"] // recipe.batch_size
-    flops = recipe.epochs * (cost["training"] * steps * recipe.batch_size + cost["forward"] * samples["test"])
+    train, test = recipe.used_samples(samples["train"], samples["test"])
+    steps = train // recipe.batch_size
+    flops = recipe.epochs * (cost["training"] * steps * recipe.batch_size + cost["forward"] * test)
     device, devices = ("GPU", hardware.gpu) if hardware.gpu else ("core", hardware.threads)
     rate = study.plan.gpu if hardware.gpu else study.plan.cpu
     snapshots = len(recipe.snapshot_steps(steps))
     itemsize = sample_dtype(samples["kind"], samples["classes"]).itemsize
     of_sample = itemsize * math.prod(samples["shape"]) + 8 * math.prod(samples["label_shape"])
     spectra = sum(
-        heads * ((snapshots + 1) * (8 * trained + ROW_BYTES) + 3 * snapshots * (8 * change + ROW_BYTES))
+        heads * ((snapshots + 1) * (8 * trained + ROW_BYTES) + 4 * snapshots * (8 * change + ROW_BYTES))
         for heads, trained, change in cost["products"]
     )
     return {

@@ -121,6 +121,9 @@ class Run:
             batch_size=self.recipe.batch_size,
             seed=job.seed,
             augment=self.recipe.augment,
+            train_samples=self.recipe.train_samples,
+            test_samples=self.recipe.test_samples,
+            shuffled_labels=self.recipe.shuffled_labels,
             rank=rank,
             processes=processes,
         )

@@ -29,10 +29,21 @@ class Recipe(Section):
     """Whether to crop and flip images at random. The paper does not mention it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of activations; weights are always float32. auto: bfloat16 on CUDA, float32 elsewhere."""
+    train_samples: Count | None = None
+    """Number of training samples, drawn at random, the same for every run; null: all."""
+    test_samples: Count | None = None
+    """Number of test samples, drawn likewise; null: all. With few training samples, testing on all takes most of the
+    time."""
+    shuffled_labels: Flag = False
+    """Whether training labels are dealt out anew at random, so that there is nothing to learn but to memorise."""
     snapshots: Count = 12
     """Number of epochs after which weights are kept: 0, the last, and others evenly spaced in log(epoch)."""
     snapshots_per_doubling: Size = 0
     """Number of further snapshots each time the step doubles, at steps evenly spaced in log(step)."""
+
+    def used_samples(self, train, test):
+        """Numbers of training and of test samples that are used, of those that there are; a tuple."""
+        return min(self.train_samples or train, train), min(self.test_samples or test, test)
 
     def is_mixed(self, device):
         """Whether activations are bfloat16 on a device of this type, such as "cuda" or "cpu"."""

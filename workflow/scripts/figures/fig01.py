@@ -29,8 +29,9 @@ def main(tables, *, networks: list[Name] | None = None, alpha: Alpha = "1", seed
 
     Singular values of W_K W_Q^T of a head at initialization (red), and of what training has added to it by several
     epochs (green, the later the darker), each divided by the largest. Dashed: a random change with the norm of the last
-    one. Dotted: the change when random noise is added to both factors, to each as much as training has changed it. The
-    head is drawn at random.
+    one. Dotted: the change when random noise is added to both factors, to each as much as training has changed it.
+    Dash-dotted: the change when the changes of both factors keep their singular values and get random singular vectors.
+    The head is drawn at random.
 
     Parameters
     ----------

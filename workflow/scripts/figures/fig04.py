@@ -28,7 +28,8 @@ def main(tables, *, network: Name | None = None):
     Stable rank of what training has added to W_K W_Q^T by the last epoch, against init scale: mean and standard
     deviation over the heads of a layer, a line for each seed. Dashed: the mean for random changes of equal norm.
     Dotted: the mean for the changes when random noise is added to both factors, to each as much as training has changed
-    it.
+    it. Dash-dotted: the same when the changes of both factors keep their singular values and get random singular
+    vectors.
 
     Parameters
     ----------

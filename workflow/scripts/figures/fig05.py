@@ -27,7 +27,8 @@ def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed 
 
     Singular values of W_K W_Q^T at initialization (red) and of what training has added to it (green), for heads drawn
     at random. Dashed: a random change of equal norm. Dotted: the change when random noise is added to both factors, to
-    each as much as training has changed it.
+    each as much as training has changed it. Dash-dotted: the change when the changes of both factors keep their
+    singular values and get random singular vectors.
 
     Parameters
     ----------

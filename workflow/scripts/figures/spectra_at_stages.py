@@ -35,7 +35,8 @@ def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed 
     Singular values of W_K W_Q^T (top) and W_V W_O^T (bottom) at initialization (red), and of what training has added to
     them by several epochs (green, the later the darker), each divided by the largest, for heads drawn at random.
     Dashed: a random change with the norm of the last one. Dotted: the change when random noise is added to both
-    factors, to each as much as training has changed it.
+    factors, to each as much as training has changed it. Dash-dotted: the change when the changes of both factors keep
+    their singular values and get random singular vectors.
 
     Parameters
     ----------
