@@ -202,7 +202,7 @@ def prune_large(ablations):
 )
 def small_before_random(ablations):
     """Small neurons matter less than others."""
-    rows = ablations.astype({"ablation": str}).set_index(["ablation", "amount", "seed"])["accuracy"]
+    rows = _accuracies(ablations)
     differences = rows["smallest", PRUNED] - rows["random", PRUNED]
     return differences.min(), _count(ablations), f"by seed: {', '.join(f'{value:.3f}' for value in differences)}"
 
@@ -234,9 +234,15 @@ def _off(rows, wanted):
     return (rows["rank"] - wanted).abs().max(), _count(rows), f"ranks, of {wanted} expected: {details}"
 
 
+def _accuracies(ablations):
+    """Accuracy by ablation, amount and seed, a pandas.Series."""
+    rows = ablations.astype({"ablation": str})
+    return rows.set_index(["ablation", "amount", "seed"])["accuracy"].sort_index()
+
+
 def _kept(ablations, ablation, amount, worst=min):
     """Share of the accuracy that is left after an ablation."""
-    rows = ablations.astype({"ablation": str}).set_index(["ablation", "amount", "seed"])["accuracy"]
+    rows = _accuracies(ablations)
     if (ablation, amount) not in rows.index.droplevel("seed"):
         raise NotTested(f"the ablation {ablation} with {amount:g}")
     kept = rows[ablation, amount] / rows["whole", 0.0]
