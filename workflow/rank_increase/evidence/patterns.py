@@ -5,7 +5,7 @@ The full text could not be had: statements are those of its abstract and of summ
 gradient is the number of its singular values above a tenth of the largest.
 """
 
-import numpy as np
+import pandas as pd
 
 from rank_increase.evidence.claim import NotTested
 from rank_increase.registry import register
@@ -222,7 +222,7 @@ def _ranks(matrices, names):
 def _of(ablations, column):
     """Number of labels or of patterns with a label."""
     number = ablations[column].iloc[0]
-    if number is None or np.isnan(number):
+    if pd.isna(number):
         raise NotTested("data that is made of patterns")
     return int(number)
 
