@@ -1,10 +1,13 @@
 """Batches: their order follows from seed and epoch alone, whatever the start and the number of processes."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 
 from made_up import made_up
+from rank_increase.data import batches
 from rank_increase.data.batches import Batches, _crop_and_flip, _Split, meta_batch
 from rank_increase.data.packed import open_dataset, pack
 
@@ -110,12 +113,30 @@ def test_normalised_images_have_zero_mean_and_unit_variance(dataset):
     torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(2).double(), **close)
 
 
-def test_resident_samples_are_read_like_mapped_ones(dataset):
-    opened, places = open_dataset(dataset), [np.array([3, 1, 60]), np.array([0])]
-    mapped = _Split(opened.train_samples, opened.train_labels, CPU)
-    resident = _Split(opened.train_samples, opened.train_labels, CPU)
-    resident._resident = [torch.tensor(opened.train_samples), torch.tensor(opened.train_labels)]
-    for one, other in zip(mapped.read(places), resident.read(places), strict=True):
+def all_batches(opened, rank, processes):
+    """What a process sees in an epoch and in a test."""
+    found = Batches(opened, CPU, batch_size=16, seed=0, rank=rank, processes=processes)
+    return [list(batch) for batch in (*found.train(1, first_step=1), *found.test(5))]
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_samples_on_a_device_are_read_like_mapped_ones_and_the_test_split_is_shared_out(
+    dataset, monkeypatch, processes
+):
+    opened, sizes = open_dataset(dataset), []
+    mapped = [all_batches(opened, rank, processes) for rank in range(processes)]
+    monkeypatch.setattr(batches, "_has_room", lambda device, size: sizes.append(size) or True)
+    torch.testing.assert_close([all_batches(opened, rank, processes) for rank in range(processes)], mapped)
+    of_sample = 8 * 8 * 2 + 8
+    assert sizes == [70 * of_sample, 21 // processes * of_sample] * processes
+
+
+def test_samples_that_do_not_fit_are_read_in_parts_of_a_batch(dataset, monkeypatch):
+    opened, places = open_dataset(dataset), [np.array([3, 1, 60]), np.arange(40), np.array([0])]
+    split = _Split(opened.train_samples, opened.train_labels, np.arange(70), CPU)
+    expected = list(split.read(places))
+    split._readers = ThreadPoolExecutor(batches.READERS)
+    for one, other in zip(split.read(places), expected, strict=True):
         torch.testing.assert_close(list(one), list(other))
 
 

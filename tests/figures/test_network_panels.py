@@ -19,7 +19,6 @@ from rank_increase.figures.networks import (
     draw_scales,
     draw_stages,
     of_head,
-    of_matrix,
     read_spectra,
     read_stable_ranks,
     scale_to_ranks,
@@ -165,7 +164,7 @@ def test_a_change_of_zero_is_in_the_legend_and_not_to_be_seen(panel, head):
 
 
 def test_evolution_begins_at_zero_and_shows_the_largest(panel, head):
-    draw_evolution(panel, of_matrix(head, "delta"), shown=2)
+    draw_evolution(panel, head, "epoch", shown=2)
     expected = np.stack([made_up("delta", epoch, 1, 2, "VO") for epoch in EPOCHS], axis=1)
     found = panel.get_lines()[::-1]  # the largest is drawn last
     assert sum(found[0].get_color()[:3]) < sum(found[1].get_color()[:3])
@@ -267,8 +266,8 @@ def test_layers_with_one_head_have_no_deviation(panel, tables):
 def test_the_axis_of_training_shows_epochs_or_steps_with_epochs_above(rows, tables, tmp_path, figure):
     draw_figure = find("figure", figure).load()
 
-    def axis(tables, **options):
-        figure = draw_figure(tables, network="digits", seed=1, **options)
+    def axis(tables):
+        figure = draw_figure(tables, network="digits", seed=1)
         panels = [panel for panel in figure.axes if panel.get_visible()]
         above = [child for child in panels[0].child_axes]
         x = panels[0].get_lines()[0].get_xdata()
@@ -276,17 +275,15 @@ def test_the_axis_of_training_shows_epochs_or_steps_with_epochs_above(rows, tabl
 
     name, scale, limits, last, above = axis(tables)
     assert (name, scale, limits, last, above) == ("epoch", "linear", (0, 9), 9, [])
-    name, scale, limits, last, [above] = axis(tables, axis="step")
-    assert (name, scale, limits, last) == ("step", "log", (10, 90), 90)
-    above.figure.draw_without_rendering()
-    np.testing.assert_allclose(above.get_xlim(), (1, 9))
-    assert above.get_xlabel() == "epoch"
-    # Snapshots within the first epoch: steps without being asked.
     column = {"fig03": "stable_rank", "fig12": "singular_values"}[figure]
     within = rows[rows["network"] == "digits"].assign(epoch=rows["epoch"] / 2, step=rows["step"]).drop(columns=column)
     within.to_parquet(tmp_path / "within.parquet", index=False)
     names = {"spectra": [str(tmp_path / "within.parquet")], "measures": [str(tmp_path / "within.parquet")]}
-    assert axis(StudyTables(names, NETWORKS))[:3] == ("step", "log", (10, 90))
+    name, scale, limits, last, [above] = axis(StudyTables(names, NETWORKS))
+    assert (name, scale, limits, last) == ("step", "log", (10, 90), 90)
+    above.figure.draw_without_rendering()
+    np.testing.assert_allclose(above.get_xlim(), (0.5, 4.5))
+    assert above.get_xlabel() == "epoch"
 
 
 def test_a_run_that_is_not_there_is_named(tables):

@@ -9,7 +9,7 @@ import pytest
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 BASE = ("disk", "notation", "options", "tables", "jobs", "ownership", "registry")
-LAYERS = ("toy", "data", "networks", "training", "probes", "evidence", "figures", "pages", "study")
+LAYERS = ("toy", "data", "networks", "training", "probes", "evidence", "figures", "pages", "study", "gpu_check")
 TABLES_ONLY = ("toy", "evidence", "figures", "pages")  # need no torch: a study without networks runs without it
 TORCH = {"torch", "torchvision", "safetensors"}
 

@@ -40,7 +40,7 @@ def second(depth=2):
 
 def test_head_products_give_the_attention_logits_of_the_forward_pass(monkeypatch):
     model, seen, attend = make().double(), [], F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: seen.append((q, k)) or attend(q, k, v))
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, **_: seen.append((q, k)) or attend(q, k, v))
     inputs = []
     for block in model.blocks:
         block.attention.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
@@ -221,7 +221,7 @@ def test_scaling_reaches_linear_layers_within_modules_and_nothing_else():
 def test_it_is_registered_with_its_sizes_as_options():
     entry = find("model", "vit")
     assert entry.load() is VisionTransformer
-    assert set(entry.options().model_fields) == {*SIZES, "position_std"}
+    assert set(entry.options().model_fields) == {*SIZES, "position_std", "pooling"}
     assert all(entry.options().model_fields[name].description for name in SIZES)
 
 
@@ -232,3 +232,44 @@ def test_positions_and_class_token_have_the_std_of_the_option():
         assert model.class_token.detach().std().item() == pytest.approx(std, rel=0.4)
     assert torch.equal(make().position, make(position_std=0.02).position)  # the default
     assert not make(position_std=0.0).position.any()
+
+
+def test_mean_pooling_classifies_the_mean_of_all_tokens_and_has_no_class_token(in_float64):
+    model, images = make(pooling="mean"), torch.randn(4, 3, 8, 8)
+    assert model.position.shape == (4, 12) and "class_token" not in dict(model.named_parameters())
+    x = torch.stack([images[:, :, row : row + 4, column : column + 4].permute(0, 2, 3, 1).flatten(1)
+                     for row in (0, 4) for column in (0, 4)], dim=1) @ model.patch_embedding.weight.T  # fmt: skip
+    x = x + model.patch_embedding.bias + model.position
+    for block in model.blocks:
+        x = block(x)
+    expected = sum(x[:, token] for token in range(4)) / 4
+    torch.testing.assert_close(model(images), model.head(model.norm(expected)), rtol=1e-10, atol=1e-12)
+    model(images).square().sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("pooling", ["class_token", "mean"])
+def test_under_autocast_the_residual_stream_is_bfloat16_and_the_classifier_float32(pooling):
+    model, seen = make(pooling=pooling), {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _, args, out, name=name: seen.update({name: (args[0].dtype, out.dtype)}))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(torch.randn(4, 3, 8, 8))
+        assert torch.is_autocast_enabled("cpu")  # as before
+    for n in range(2):
+        assert seen[f"blocks.{n}"] == (torch.bfloat16, torch.bfloat16)
+        assert seen[f"blocks.{n}.mlp"][1] == seen[f"blocks.{n}.attention"][1] == torch.bfloat16
+    assert seen["norm"] == seen["head"] == (torch.float32, torch.float32)
+    assert logits.dtype == torch.float32
+    logits.sum().backward()
+    assert {parameter.grad.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("pooling", ["class_token", "mean"])
+def test_the_model_is_one_graph_in_both_precisions(pooling):
+    model, images = make(pooling=pooling), torch.randn(4, 3, 8, 8)
+    plain = model(images)
+    model.compile(fullgraph=True, backend="eager")  # an error at any break of the graph
+    torch.testing.assert_close(model(images), plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        model(images).sum().backward()

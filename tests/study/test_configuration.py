@@ -36,7 +36,7 @@ def config():
     return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", ["config", "laptop", "paper", "template"])
+@pytest.mark.parametrize("name", ["config", "language", "laptop", "paper", "template"])
 def test_the_studies_in_the_repository_have_no_mistake(name):
     study = read_study(read_config(ROOT / "config" / f"{name}.yaml"))
     assert study.study == {"config": "demo", "template": "mine"}.get(name, name)
@@ -97,9 +97,34 @@ def test_variants_with_a_limit_are_those_of_which_algorithm_1_says_all_stages():
 def test_a_study_may_have_networks_alone(config):
     del config["toy"], config["assumptions"]
     study = read_study(config | {"figures": {}})
-    assert made_tables(study) == ["metrics", "spectra", "measures"]
+    assert made_tables(study) == ["metrics", "spectra", "measures", "matrices"]
     assert {"fig01", "fig12"} <= set(drawn_figures(study))
     assert not {"fig02", "fig07", "fig_limit"} & set(drawn_figures(study))
+
+
+def test_a_study_may_have_checkpoints_alone():
+    series = {"pythia": {**SERIES, "seeds": [4], "label": "Pythia"}}
+    study = read_study({"study": "mine", "checkpoints": series})
+    assert network_runs(study) == [{"network": "pythia", "alpha": "1", "seed": 4}]
+    assert made_tables(study) == ["spectra", "measures"]
+    drawn = drawn_figures(study)
+    assert {"fig01", "fig12"} <= set(drawn)
+    assert figure_options(study, drawn["fig12"]) == {"network": "pythia", "seed": 4}
+    assert shown_networks(study, drawn["fig01"]) == ["pythia"]
+    assert explorer_start(study) == {"scale": "1", "seed": 4}
+
+
+def test_checkpoints_stand_beside_networks(config):
+    config["checkpoints"] = {"pythia": {**SERIES, "seeds": [4]}}
+    study = read_study(config)
+    runs = [(run["network"], run["alpha"]) for run in network_runs(study)]
+    assert runs == [*(("digits", alpha) for alpha in ("0.1", "0.3", "1") for _ in range(3)), ("pythia", "1")]
+    assert {"metrics", "spectra"} <= set(made_tables(study))
+    figures = drawn_figures(study)
+    assert shown_networks(study, figures["fig01"]) == ["digits", "pythia"]
+    assert figure_options(study, figures["fig12"])["seed"] == 0
+    chosen = read_study(config | {"figures": {"fig12": {"network": "pythia"}}})
+    assert figure_options(chosen, figures["fig12"]) == {"network": "pythia", "seed": 4}
 
 
 def test_full_weights_may_be_left_out(config):
@@ -134,7 +159,37 @@ POSITIVE = "must be a positive number, such as 0.1 or 1.0e-3 (YAML reads 1e-3 as
 MODEL = ("networks", "digits", "model")
 RECIPE = ("networks", "digits", "recipe")
 VARIANTS = {name: variant.model_dump() for name, variant in configuration.VARIANTS.items()}
+SERIES = {"model": {"family": "gpt2", "heads": 3}, "files": "w/{step}.safetensors"}
 MISTAKES = {
+    "checkpoints without heads": (
+        put("checkpoints", {"pythia": {**SERIES, "model": "gpt_neox"}}),
+        "config: the key `checkpoints.pythia.model.heads` is missing.",
+    ),
+    "checkpoints of an unknown family": (
+        put("checkpoints", {"pythia": {**SERIES, "model": {"family": "gpt_neo", "heads": 4}}}),
+        "config: `checkpoints.pythia.model.family` is 'gpt_neo'; did you mean `gpt_neox`?",
+    ),
+    "checkpoints with the name of a network": (
+        put("checkpoints", {"digits": SERIES}),
+        "config: `checkpoints.digits` has the name of one of the `networks`: choose another.",
+    ),
+    "checkpoints at no step": (
+        put("checkpoints", {"pythia": {**SERIES, "files": "w/step.safetensors"}}),
+        "config: `checkpoints.pythia.files` lacks {step}, which stands for the number of a checkpoint's step.",
+    ),
+    "checkpoints that run code": (
+        put("checkpoints", {"pythia": {**SERIES, "files": "w/{step}/pytorch_model.bin"}}),
+        "config: `checkpoints.pythia.files` must end with .safetensors; docs/checkpoints.md shows how to convert other"
+        " files.",
+    ),
+    "checkpoints of two runs in one place": (
+        put("checkpoints", {"pythia": {**SERIES, "seeds": [0, 1]}}),
+        "config: `checkpoints.pythia.files` lacks {seed}, which tells the 2 runs apart.",
+    ),
+    "checkpoints of a run twice": (
+        put("checkpoints", {"pythia": {**SERIES, "seeds": [1, 1]}}),
+        "config: `checkpoints.pythia.seeds` has a value twice: write it once.",
+    ),
     "misspelt key": (put("toy", "sampels", 5), "config: unknown key `toy.sampels`; did you mean `samples`?"),
     "misspelt section": (put("tpy", {}), "config: unknown key `tpy`; did you mean `toy`?"),
     "key like no other": (
@@ -346,7 +401,7 @@ MISTAKES = {
     "source missing": (put("datasets", "digits", {}), "config: the key `datasets.digits.source` is missing."),
     "option of another source": (
         put("datasets", "digits", {"source": "digits", "size": 3}),
-        "config: unknown key `datasets.digits.size`; known here: source.",
+        "config: unknown key `datasets.digits.size`; known here: patch, source.",
     ),
     "model unknown": (
         put(*MODEL, "family", "vitt"),
@@ -595,7 +650,7 @@ def test_a_key_may_be_in_several_sections_and_in_several_entries_of_a_list(tmp_p
 
 def test_where_there_is_no_config_file_those_there_are_are_named(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"nosuch.yaml; studies in .*/config: defaults, demo, laptop, paper, template, theory\.$"
+        ConfigError, match=r"nosuch.yaml; studies in .*/config: defaults, demo, depth6, .*paper, template, theory\.$"
     ):
         read_config(ROOT / "config" / "nosuch.yaml")
     with pytest.raises(ConfigError, match=r"nosuch.yaml; studies in .*: none\.$"):

@@ -93,7 +93,43 @@ def test_cost_of_a_run(config):
     assert (cost["device"], cost["devices"]) == ("GPU", 2)
     assert cost["packed"] == 1797 * (64 + 8)
     of_snapshot = 4 * 3 * 4 * 24 * 5 * 8  # float32, layers, weights, dim, heads, dim_head
-    assert cost["snapshots"] == len(one.recipe.snapshot_epochs()) * of_snapshot
+    assert cost["snapshots"] == len(one.recipe.snapshot_steps(22)) * of_snapshot
+
+
+def test_memory_is_that_of_weights_and_moments_and_of_a_pass(config):
+    costs = {}
+    for depth in (2, 3, 4):
+        study, one = network(config, {"depth": depth}, gpu=2, pass_size=10)
+        samples = study.plan.datasets["digits"].model_dump()
+        of_model, of_run = plan.model_cost(one, samples), plan.run_cost(study, one, samples)
+        costs[depth] = of_model["activations"]
+        assert of_run["memory"] == 16 * of_model["parameters"] + 10 * of_model["activations"]
+    assert costs[4] - costs[3] == costs[3] - costs[2] > 0  # layers are alike
+    tokens, features = (8 // 2) ** 2 + 1, 5 * 8
+    # At the least, in bfloat16: inputs of two norms, of the joint and the last product, q, k, v, inputs of both layers
+    # of the MLP and of its GELU. At most three times that.
+    least = 2 * tokens * (2 * 24 + 24 + features + 3 * features + 24 + 20 + 20)
+    assert least <= costs[4] - costs[3] <= 3 * least
+    study, one = network(config, gpu=2, pass_size=0)  # half of a batch on each
+    cost = plan.run_cost(study, one, samples)
+    assert cost["memory"] == 16 * cost["parameters"] + 32 * plan.model_cost(one, samples)["activations"]
+
+
+def test_the_study_paper_fits_nodes_that_there_are():
+    study = read_study(read_config(ROOT / "config/paper.yaml"))
+    for one in study.networks.values():
+        cost = plan.run_cost(study, one, study.plan.datasets[one.dataset].model_dump())
+        assert cost["memory"] < 0.9 * 40e9  # an A100 of 40 GB
+        assert cost["packed"] < cost["asked"] <= 256e9  # stays in the memory of the node
+        assert cost["packed"] + cost["snapshots"] + cost["checkpoints"] < 0.25e12
+
+
+def test_data_larger_than_the_memory_asked_for_are_named(config):
+    text = plan.describe(network(config, mem_mb=1)[0], "nowhere", "nowhere")
+    assert "digits: the packed data are larger than `hardware.mem_mb`" not in text  # 130 kB
+    config["plan"]["datasets"]["digits"]["train"] = 10**6
+    text = plan.describe(read_study({**config, "study": "mine"}), "nowhere", "nowhere")
+    assert "digits: the packed data are larger than `hardware.mem_mb`" in text
 
 
 def test_cost_of_a_run_on_some_of_the_samples(config):
@@ -118,7 +154,7 @@ def test_a_packed_dataset_is_asked_before_the_configuration(config, tmp_path):
 def test_text_with_and_without_measurements(config, tmp_path):
     study = read_study(config)
     text = plan.describe(study, tmp_path, tmp_path)
-    assert "train_network     3" in text
+    assert "train_network     9" in text
     assert "40% of 0.06 TFLOP/s a core" in text
     assert "measured" not in text
     (tmp_path / "train_network").mkdir()
@@ -134,7 +170,7 @@ def test_text_with_and_without_measurements(config, tmp_path):
 def test_a_dataset_of_unknown_size_is_left_out_and_named(config, tmp_path):
     text = plan.describe(read_study(changed(config, plan={})), tmp_path, tmp_path)
     assert "digits is left out: the size of digits is not known before it is packed" in text
-    assert "train_network     3" in text
+    assert "train_network     9" in text
 
 
 def test_a_study_without_networks_or_without_a_toy_half_has_a_plan(config, tmp_path):

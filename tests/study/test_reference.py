@@ -12,7 +12,7 @@ from rank_increase.study.configuration import read_config
 from rank_increase.study.reference import CONFIG, FILES, KINDS, sections
 from rank_increase.study.reference import study_type as study
 
-STUDIES = ("config", "laptop", "paper", "template")
+STUDIES = ("config", "language", "laptop", "paper", "template")
 SECTIONS = [
     *sections(study()),
     *((f"{kind} {name}", entry.options()) for kind in KINDS for name, entry in registered(kind).items()),

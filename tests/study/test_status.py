@@ -151,6 +151,16 @@ def test_scratch_of_finished_runs_alone_is_deleted(study):
     assert list(delete_scratch(study)) == []
 
 
+def test_compiled_code_is_deleted_with_the_last_scratch_folder(study):
+    first, second = (train(study, run) for run in RUNS[:2])
+    code = Path(study.scratch, "compiled")
+    put(code / "kernel.cubin", "x" * 300)
+    publish(study, RUNS[0])
+    assert [folder for folder, _ in delete_scratch(study)] == [first] and code.exists()
+    publish(study, RUNS[1])
+    assert [folder for folder, _ in delete_scratch(study)] == [second, code] and not code.exists()
+
+
 def test_snapshots_are_deleted_where_spectra_are(study):
     first = publish(study, RUNS[0])
     second = publish(study, RUNS[1], ("metrics", "spectra"))

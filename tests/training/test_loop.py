@@ -119,7 +119,7 @@ def test_first_step_is_adam_on_the_mean_loss_without_decay(job, double):
     images, labels = next(run.batches.train(1))
     loss = F.cross_entropy(run.model(run.batches.inputs(images)), labels)
     gradients = torch.autograd.grad(loss, list(run.model.parameters()))
-    run._update(images, labels, 1e-3)
+    run.update(images, labels, 1e-3)
     for (name, value), gradient in zip(run.model.named_parameters(), gradients, strict=True):
         assert value.dtype == torch.float64
         torch.testing.assert_close(value.grad, gradient, atol=1e-12, rtol=1e-9)
@@ -141,7 +141,7 @@ def test_gradients_of_processes_average_to_that_of_the_batch(job, double):
         run = run_of(job)
         run.processes = count  # what DDP does between them is not part of this
         images, labels = next(run.batches.train(1))
-        run._update(images[rank::count], labels[rank::count], 0.0)
+        run.update(images[rank::count], labels[rank::count], 0.0)
         gradients.append([parameter.grad for parameter in run.model.parameters()])
     whole, *parts = gradients
     torch.testing.assert_close([sum(part) / 3 for part in zip(*parts, strict=True)], whole, atol=1e-12, rtol=1e-9)
@@ -183,7 +183,7 @@ def test_snapshots_in_the_middle_of_an_epoch_are_of_their_steps(job):
     run = run_of(replace(job, scratch=f"{job.scratch}_plain"))
     for epoch in (1, 2, 3):
         for images, labels in run.batches.train(epoch):
-            run._update(images, labels, job.recipe.learning_rate_at(run.step, STEPS))
+            run.update(images, labels, job.recipe.learning_rate_at(run.step, STEPS))
             run.step += 1
             if run.step in steps:
                 found = load_file(snapshot_path(job_path(job) / "snapshots", run.step))

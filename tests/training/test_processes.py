@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from rank_increase.data.packed import DatasetError
+from rank_increase.ownership import owned
+from rank_increase.training import nodes as node_launchers
 from rank_increase.training import processes
 from rank_increase.training.checkpoints import Stopped
 from rank_increase.training.snapshots import snapshot_path
@@ -173,3 +175,51 @@ def test_the_best_device_is_chosen(monkeypatch):
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
         assert processes.choose_device(1) == torch.device(expected)
     assert processes.device_name() == "cpu"
+
+
+def two_launchers_here(nodes, cores, arguments):
+    """Instead of srun: launchers side by side on this machine."""
+    both = " & ".join([" ".join(arguments)] * nodes)
+    return ["sh", "-c", f"{both} & wait"]
+
+
+@pytest.mark.slow
+def test_two_launchers_train_as_one_process_and_a_failure_is_one_sentence(job, monkeypatch, loopback):
+    monkeypatch.setattr(node_launchers, "srun", two_launchers_here)
+    monkeypatch.setattr(node_launchers.socket, "gethostname", lambda: "localhost")
+    alone = replace(job, scratch=f"{job.scratch}_alone")
+    train(alone)
+    with owned(job.scratch, job.label) as ownership:
+        processes.train(job, ownership, processes=1, nodes=2)
+    pd.testing.assert_frame_equal(results(job)[0], results(alone)[0], rtol=1e-3)  # float32, in two parts
+    assert not list(job_path(job).glob("*.json"))
+    job = replace(job, recipe=recipe(batch_size=71))
+    with owned(job.scratch, job.label) as ownership, pytest.raises(ValueError, match="^`batch_size` is 71, more than"):
+        processes.train(job, ownership, processes=1, nodes=2)
+
+
+def test_srun_starts_one_launcher_on_each_node():
+    command = node_launchers.srun(3, 16, ["python", "-m", "x"])
+    assert command[0] == "srun" and command[-3:] == ["python", "-m", "x"]
+    assert {"--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--cpus-per-task=16", "--overlap"} <= set(command)
+
+
+def test_each_process_takes_the_gpu_of_its_rank_on_its_node(job, monkeypatch):
+    taken = []
+
+    class Fitted:
+        def __init__(self, job, ownership, device, rank, count, stop):
+            taken.append((device, rank, count))
+
+        def fit(self):
+            pass
+
+    monkeypatch.setattr(processes, "Run", Fitted)
+    monkeypatch.setattr(processes, "choose_device", lambda rank: torch.device("cuda", rank))
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(processes.dist, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    for name, value in (("RANK", "5"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "8")):
+        monkeypatch.setenv(name, value)
+    processes._train(replace(job, device=None), None)
+    assert taken == [(torch.device("cuda", 1), 5, 8)]

@@ -62,7 +62,8 @@ def test_file_alone_says_what_it_holds(folder):
         [(key, text)] = file.metadata().items()
         description = json.loads(text)
     assert key == "snapshot" and len(description.pop("sha256")) == 64
-    assert description == {"products": [list(product) for product in PRODUCTS], "step": 3, "epoch": 0.375}
+    products = [list(product) for product in PRODUCTS]
+    assert description == {"products": products, "matrices": [], "step": 3, "epoch": 0.375}
     assert check_snapshot(snapshot_path(folder, 3)) == description
 
 

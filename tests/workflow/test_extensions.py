@@ -16,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from rank_increase.registry import HOMES, find, registered
 from rank_increase.study.configuration import ConfigError, located_extensions, read_config, read_study
@@ -28,6 +29,9 @@ STUDY = ROOT / "tests" / "data" / "extended.yaml"
 FILES = {path.stem: path for path in sorted((ROOT / "tests" / "extensions").glob("*.py"))}
 TARGETS = ["networks", "claims", "explorer", "fig_energy_rank", "fig12"]
 RUN = Path("networks", "mlp", "alpha_1", "seed_0")
+_rng = np.random.default_rng(0)
+_start = {f"decoder.layers.0.self_attn.{part}_proj.weight": _rng.normal(size=(8, 8)) for part in ("q", "k", "v", "out")}
+OPT = {step: {name: weight + step * np.eye(8) for name, weight in _start.items()} for step in (0, 1)}
 
 
 def snakemake(folder, config, *arguments):
@@ -62,6 +66,9 @@ def study(tmp_path_factory):
 def results(study, tmp_path_factory):
     """The results of a run."""
     folder = tmp_path_factory.mktemp("run")
+    for step, tensors in OPT.items():
+        (folder / "opt").mkdir(exist_ok=True)
+        save_file(tensors, folder / "opt" / f"step_{step}.safetensors")
     run = snakemake(folder, study, *TARGETS)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder / "results" / "extended"
@@ -70,7 +77,7 @@ def results(study, tmp_path_factory):
 def test_the_study_has_every_kind_of_extension():
     paths = tuple(map(str, FILES.values()))
     kinds = [kind for kind in HOMES if len(registered(kind, paths)) > len(registered(kind))]
-    assert kinds == list(HOMES) == ["model", "source", "loss", "optimizer", "measure", "claim", "figure"]
+    assert kinds == list(HOMES) == ["model", "adapter", "source", "loss", "optimizer", "measure", "claim", "figure"]
     assert set(FILES) == set(HOMES)
 
 
@@ -113,6 +120,18 @@ def test_spectra_are_of_the_products_that_the_model_names(results):
     rows = spectra[(spectra["step"] == step) & (spectra["layer"] == 1) & (spectra["matrix"] == "trained")]
     expected = np.linalg.svd(W_1 @ W_2, compute_uv=False)[:6]
     np.testing.assert_allclose(rows["singular_values"].iloc[0], expected, rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_an_adapter_reads_checkpoints(results):
+    spectra = read_table(results / "tables" / "spectra" / "opt.parquet")
+    rows = spectra[(spectra["step"] == 1) & (spectra["matrix"] == "delta") & (spectra["product"] == "KQ")]
+    key, query = (OPT[0][f"decoder.layers.0.self_attn.{part}_proj.weight"] for part in ("k", "q"))
+    assert len(rows) == 2
+    for head, part in enumerate((slice(0, 4), slice(4, 8))):
+        both = (key + np.eye(8))[part].T @ (query + np.eye(8))[part] - key[part].T @ query[part]
+        expected = np.linalg.svd(both, compute_uv=False)
+        np.testing.assert_allclose(rows["singular_values"].iloc[head], expected, atol=1e-8 * expected[0])
 
 
 @pytest.mark.slow

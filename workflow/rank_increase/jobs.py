@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tqdm import tqdm
-
 from rank_increase.disk import DiskError, writing
+
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:  # gpu_check needs little more than torch; progress is in the log then
+    tqdm = None
 
 PACKAGES = ("numpy", "scipy", "numba", "torch", "pandas", "pyarrow", "matplotlib", "snakemake")
 logger = logging.getLogger("rank_increase")
@@ -39,11 +42,22 @@ def start_job(snakemake):
         "wildcards": wildcards,
         "params": {key: value for key, value in snakemake.params.items() if key != "code"},
         "code": snakemake.params.get("code"),
-        "commit": _git_commit(Path(__file__).parent),
         "seed": wildcards.get("seed"),
         "device": "cpu",
+        **environment(),
+    }
+
+
+def environment():
+    """Commit of the code, platform, and versions of installed packages: what provenance says of every job; a dict."""
+    versions = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {
+        "commit": _git_commit(Path(__file__).parent),
         "platform": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": versions,
     }
 
 
@@ -120,23 +134,24 @@ def progress(label, total, done=0, interval=10.0):
     start = said = shown = time.monotonic()
     first = 100 * done / total
     bar_format = "{desc}: {percentage:3.0f}% |{bar}| {elapsed} so far, {remaining} left{postfix}"
-    bar = tqdm(
-        desc=label, initial=first, total=100, leave=False, disable=not sys.stderr.isatty(), bar_format=bar_format
-    )
+    bar = None
+    if tqdm and sys.stderr.isatty():
+        bar = tqdm(desc=label, initial=first, total=100, leave=False, bar_format=bar_format)
 
     def advance(value, note=None):
         nonlocal said, shown
         percent, now = 100 * value / total, time.monotonic()
-        if note and not bar.disable and now - shown > 1:
-            bar.set_postfix_str(note(), refresh=False)
-            shown = now
-        bar.update(percent - bar.n)
+        if bar is not None:
+            if note and now - shown > 1:
+                bar.set_postfix_str(note(), refresh=False)
+                shown = now
+            bar.update(percent - bar.n)
         if now - said > interval and percent > first:
             remaining = (now - start) * (100 - percent) / (percent - first)
             remark = f", {note()}" if note else ""
             logger.info("%s: %.0f %% done, about %.0f s left%s", label, percent, remaining, remark)
             said = now
 
-    with bar:
+    with nullcontext() if bar is None else bar:
         yield advance
     logger.info("%s: done in %.1f s", label, time.monotonic() - start)

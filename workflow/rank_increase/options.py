@@ -3,11 +3,29 @@
 Each has a description of its valid values, which completes the sentence "must be ...".
 """
 
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from typing import Annotated
 
 from rank_increase.notation import log_alpha
+
+try:
+    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+except ModuleNotFoundError:  # only configurations are validated; gpu_check trains without one, and without pydantic
+
+    class BaseModel:
+        """The values of a section, unchecked; those not given are the defaults."""
+
+        def __init__(self, **values):
+            vars(self).update(values)
+
+        def __repr__(self):
+            """Every value, as pydantic writes them."""
+            values = (f"{name}={getattr(self, name)!r}" for name in type(self).__annotations__)
+            return f"{type(self).__name__}({', '.join(values)})"
+
+    def Field(*_, **__):
+        """Limits that nothing looks at."""
+
+    BeforeValidator = ConfigDict = Field
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"  # part of file names, which systems limit to 255 bytes
 
@@ -41,7 +59,6 @@ Positive = described(
 NotNegative = described(float, "a number from 0", ge=0, allow_inf_nan=False)
 Share = described(float, "a number above 0 and up to 1", gt=0, le=1, allow_inf_nan=False)
 Decay = described(float, "a number from 0 and below 1", ge=0, lt=1, allow_inf_nan=False)
-TrainingAxis = Literal["step", "epoch"]
 Flag = described(bool, "true or false")
 Alpha = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""Models, sources, losses, optimizers, measures, claims and figures: each is registered where it is defined.
+"""Models, adapters, sources, losses, optimizers, measures, claims and figures: each is registered where it is defined.
 
     @register.model("vit")
     class VisionTransformer: ...
@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field, create_model
-
 from rank_increase import options as option_types
 
 LIBRARY = Path(__file__).resolve().parent
 HOMES = {  # folders and modules in which each kind is defined
     "model": "networks",
+    "adapter": "networks/adapters.py",
     "source": "data/sources",
     "loss": "training/losses.py",
     "optimizer": "training/optimizers.py",
@@ -104,6 +103,8 @@ class Entry:
         RegistryError
             If the type of an option is unknown, or its default is not a literal.
         """
+        from pydantic import Field, create_model  # only a configuration is validated; training does without
+
         fields = {}
         for name, (annotation, default, description) in self.parameters.items():
             if name in self.details:

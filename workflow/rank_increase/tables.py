@@ -171,6 +171,15 @@ SCHEMAS = {
             ("images_per_second", pa.float64()),  # of the training steps alone
         ]
     ),
+    "checkpoints": pa.schema(
+        [
+            ("step", pa.int64()),
+            ("epoch", pa.float64()),
+            ("files", pa.string()),  # separated by commas
+            ("sha256", pa.string()),  # of W_K, W_Q, W_V, W_O of all layers
+            ("cosine", pa.float64()),  # of these weights, as one vector, and those of step 0
+        ]
+    ),
     "spectra": pa.schema([*_MATRIX, ("singular_values", pa.list_(pa.float64()))]),  # descending
     "matrices": pa.schema(
         [

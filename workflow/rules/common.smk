@@ -9,8 +9,10 @@ from pathlib import Path
 WORKFLOW = os.path.abspath(str(workflow.current_basedir.join("..")))
 sys.path.insert(0, WORKFLOW)
 from rank_increase.data.fingerprints import source_exists, source_fingerprint
+from rank_increase.data.series import checkpoint_files
 from rank_increase.registry import find, registered
 from rank_increase.study.configuration import (
+    all_networks,
     all_variant_settings,
     LINEAR_ATTENTION_TABLES,
     NETWORK_TABLES,
@@ -68,7 +70,7 @@ EXTENSIONS = tuple(STUDY.extensions)  # scripts read snakemake.config; as params
 TOY_RUNS, NETWORK_RUNS = toy_runs(STUDY), network_runs(STUDY)
 TABLES = made_tables(STUDY)
 FIGURES = drawn_figures(STUDY, EXTENSIONS)
-NETWORK_LABELS = {name: network.label or name for name, network in STUDY.networks.items()}
+NETWORK_LABELS = {name: network.label or name for name, network in all_networks(STUDY).items()}
 FOLDERS = {"results": RESULTS, "scratch": SCRATCH, "datasets": DATASETS}
 # Modules that cannot affect the results of a run: an edit must not trigger days of training.
 NOT_TRAINING = ["disk", "jobs", "options", "registry", "tables", "study.slurm", "study.status", "ownership"]
@@ -162,6 +164,11 @@ def datasets_to_pack():
     files = ["manifest.json", *PACKED_ARRAYS]
     packed = {name for name in STUDY.datasets if all(os.path.exists(f"{DATASETS}/{name}/{file}") for file in files)}
     names = [name for name in STUDY.datasets if name not in packed or source_exists(source_files(name))]
+    return one_of(names)
+
+
+def one_of(names):
+    """A regular expression for these names; one that nothing matches if there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -169,6 +176,24 @@ def datasets_to_pack():
 def fingerprint(dataset):
     """A hash that changes with any file of a dataset's source."""
     return source_fingerprint(source_files(dataset))
+
+
+@cache
+def checkpoints_fingerprint(network, seed):
+    """A hash that changes with any file of the checkpoints of a run; None without any."""
+    files = checkpoint_files(STUDY.checkpoints[network].files, seed)
+    return source_fingerprint([path for paths in files.values() for path in paths])
+
+
+def networks_to_import():
+    """Names of networks that were trained elsewhere, except imported ones whose checkpoints are gone."""
+    folder = f"{RESULTS}/networks/{{}}/alpha_1/seed_{{}}/checkpoints.parquet"
+    return [
+        name
+        for name, series in STUDY.checkpoints.items()
+        if any(checkpoints_fingerprint(name, seed) for seed in series.seeds)
+        or not all(os.path.exists(folder.format(name, seed)) for seed in series.seeds)
+    ]
 
 
 def run_parts(wildcards):
@@ -223,6 +248,12 @@ def model_digest(script):
         return library_digest(script, also=chosen, without=NOT_TRAINING)
 
     return digest
+
+
+def import_digest(wildcards):
+    """Digest of the code that imports checkpoints, including the adapter, which is chosen by name."""
+    chosen = find("adapter", STUDY.checkpoints[wildcards.network].model.family, EXTENSIONS)
+    return library_digest("networks/import_checkpoints", also=[chosen], without=NOT_TRAINING)
 
 
 def all_digest(script, kind):

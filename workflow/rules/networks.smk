@@ -1,7 +1,7 @@
 """
-Networks (paper, section 5 and Appendix B): their datasets, packed, and their training.
+Networks (paper, section 5 and Appendix B): their datasets, packed, and their training, or checkpoints of others.
 
-Inputs: the configuration under `datasets` and `networks`. Outputs: results/{study}/datasets/, or the folder `data_dir`,
+Inputs: the configuration under `datasets`, `networks` and `checkpoints`. Outputs: results/{study}/datasets/, or the folder `data_dir`,
 and results/{study}/networks/.
 """
 
@@ -45,6 +45,8 @@ rule train_network:
         "<logs>/train_network/{network}_alpha_{alpha}_seed_{seed}.log",
     benchmark:
         "<benchmarks>/train_network/{network}_alpha_{alpha}_seed_{seed}.tsv"
+    wildcard_constraints:
+        network=one_of(STUDY.networks),
     conda:
         "../../envs/environment.yaml"
     threads: hardware("threads")
@@ -52,6 +54,8 @@ rule train_network:
         mem_mb=hardware("mem_mb"),
         runtime=lambda wildcards, attempt: attempt * STUDY.networks[wildcards.network].hardware.runtime,
         gpu=hardware("gpu"),
+        gpu_model=hardware("gpu_model"),
+        nodes=hardware("nodes"),
         processes=hardware("processes"),
         # Not params: the results do not depend on these, and a change must not trigger training.
         pass_size=hardware("pass_size"),
@@ -66,3 +70,31 @@ rule train_network:
         "Network {wildcards.network}, init scale {wildcards.alpha}, seed {wildcards.seed}"
     script:
         "../scripts/networks/train_network.py"
+
+
+rule import_checkpoints:
+    """Weights of a run that was trained elsewhere, at all its steps, and a table of where they come from."""
+    output:
+        checkpoints="<results>/networks/{network}/alpha_1/seed_{seed}/checkpoints.parquet",
+        snapshots=directory("<results>/networks/{network}/alpha_1/seed_{seed}/snapshots"),
+    log:
+        "<logs>/import_checkpoints/{network}_seed_{seed}.log",
+    benchmark:
+        "<benchmarks>/import_checkpoints/{network}_seed_{seed}.tsv"
+    wildcard_constraints:
+        network=one_of(networks_to_import()),
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        files=lambda wildcards: STUDY.checkpoints[wildcards.network].files,
+        model=lambda wildcards: STUDY.checkpoints[wildcards.network].model.model_dump(),
+        steps_per_epoch=lambda wildcards: STUDY.checkpoints[wildcards.network].steps_per_epoch,
+        fingerprint=lambda wildcards: checkpoints_fingerprint(wildcards.network, int(wildcards.seed)),
+        code=import_digest,
+    message:
+        "Checkpoints of {wildcards.network}, seed {wildcards.seed}"
+    script:
+        "../scripts/networks/import_checkpoints.py"

@@ -1,5 +1,7 @@
 """Batches of a packed dataset on the training device, in an order that depends only on seed and epoch."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -7,8 +9,9 @@ import torch.nn.functional as F
 from rank_increase.data.packed import map_in_order
 
 DEVICE_SHARE = 0.4  # of a GPU's free memory that a split may fill; a larger split is read batch by batch
+AHEAD = 2  # threads that each prepare a batch of such a split, while the device computes
+READERS = 16  # reads at a time: from a network file system, each takes milliseconds
 DRAW = 0  # seed of what is the same for every run: which samples are used, and shuffled labels
-READERS = 4  # threads that read ahead in such a split
 
 
 class Batches:
@@ -71,8 +74,8 @@ class Batches:
         if self._kind == "pixels":
             self._mean = torch.tensor(dataset.manifest["mean"], dtype=torch.float32, device=device)
             self._std = torch.tensor(dataset.manifest["std"], dtype=torch.float32, device=device)
-        self._train = _Split(dataset.train_samples, labels, device)
-        self._test = _Split(dataset.test_samples, dataset.test_labels, device)
+        self._train = _Split(dataset.train_samples, labels, self._chosen, device)
+        self._test = _Split(dataset.test_samples, dataset.test_labels, self._chosen_tests[rank::processes], device)
 
     def train(self, epoch, first_step=0):
         """Yield this process's part of each step: samples (n, *shape) as packed, and labels (n,) or (n, length)."""
@@ -86,13 +89,13 @@ class Batches:
             np.arange(step * self.batch_size + self._rank, (step + 1) * self.batch_size, self._processes)
             for step in range(first_step, self.steps)
         ]
-        wanted = [self._chosen[order[p]] for p in places]
+        wanted = [order[p] for p in places]
         for chosen, (samples, labels) in zip(places, self._train.read(wanted), strict=True):
             yield _crop_and_flip(samples, shifts[chosen], flips[chosen], margin) if self._augment else samples, labels
 
     def test(self, size):
         """Yield samples and labels of this process's part of the test split, at most `size` at a time."""
-        places = self._chosen_tests[self._rank :: self._processes]
+        places = np.arange(self._test.count)
         return self._test.read([places[start : start + size] for start in range(0, len(places), size)])
 
     def inputs(self, samples):
@@ -124,40 +127,55 @@ def meta_batch(kind, shape):
 
 
 class _Split:
-    """Samples and labels of a split: on a GPU if they fit there, else read when needed."""
+    """The chosen samples of a split, and their labels: on a GPU if they fit there, else read when needed."""
 
-    def __init__(self, samples, labels, device):
-        self.samples, self._labels, self._device = samples, labels, device
-        self._resident = None
-        if device.type != "cpu" and samples.nbytes + labels.nbytes < DEVICE_SHARE * _free_memory(device):
+    def __init__(self, samples, labels, chosen, device):
+        self.samples, self._labels, self._chosen, self._device = samples, labels, chosen, device
+        self.count = len(chosen)
+        self._resident = self._readers = None
+        if _has_room(device, self.count * sum(array.nbytes // len(array) for array in (samples, labels))):
             if samples.dtype in (np.uint16, np.uint32):  # which torch does not index on every device
                 samples = samples.astype(np.int32)
-            self._resident = [torch.tensor(array, device=device) for array in (samples, labels)]
+            self._resident = [torch.tensor(array[chosen], device=device) for array in (samples, labels)]
+        elif device.type != "cpu":
+            self._readers = ThreadPoolExecutor(READERS)
 
     def read(self, batches):
-        """Yield samples and labels on the device for each array of indices in `batches`."""
-        if self._resident:
-            for places in batches:
-                places = torch.from_numpy(places).to(self._device, non_blocking=True)
+        """Yield samples and labels on the device for each array of places among the chosen ones."""
+        if self._resident and batches:  # one copy of the places to the device, not one each step
+            order = torch.from_numpy(np.concatenate(batches)).to(self._device)
+            for places in order.split([len(batch) for batch in batches]):
                 yield [part[places] for part in self._resident]
-        elif self._device.type == "cpu":
+        elif not self._readers:
             yield from map(self._gather, batches)
-        else:  # reads some batches ahead while the device computes
-            for samples, labels in map_in_order(self._gather, batches, READERS):
+        else:
+            for samples, labels in map_in_order(self._gather, batches, AHEAD):
                 yield samples.to(self._device, non_blocking=True), labels.to(self._device, non_blocking=True)
 
     def _gather(self, places):
         """A copy of only these samples and labels: the memory map is never read as a whole."""
-        pinned = self._device.type == "cuda"
+        pinned, places = self._device.type == "cuda", self._chosen[places]
         dtype = getattr(torch, self.samples.dtype.name)
         samples = torch.empty((len(places), *self.samples.shape[1:]), dtype=dtype, pin_memory=pinned)
-        np.take(self.samples, places, axis=0, out=samples.numpy(), mode="clip")  # other modes make another copy
+
+        def copy(part):  # other modes than "clip" make another copy
+            np.take(self.samples, places[part], axis=0, out=samples.numpy()[part], mode="clip")
+
+        if self._readers:
+            size = -(-len(places) // READERS)
+            list(self._readers.map(copy, [slice(start, start + size) for start in range(0, len(places), size)]))
+        else:
+            copy(slice(None))
         labels = torch.from_numpy(self._labels[places])
         return samples, labels.pin_memory() if pinned else labels
 
 
-def _free_memory(device):
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else torch.mps.recommended_max_memory()
+def _has_room(device, size):
+    """Whether a GPU has room for so many bytes of a split; on the CPU, memory maps do."""
+    if device.type == "cpu":
+        return False
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else torch.mps.recommended_max_memory()
+    return size < DEVICE_SHARE * free
 
 
 def _crop_and_flip(images, shifts, flips, margin):

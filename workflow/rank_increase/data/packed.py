@@ -213,8 +213,12 @@ def _write(folder, source, on_samples):
         counts[name] = sum(map(len, labels))
         if counts[name] != split.count or not split.count:
             raise DatasetError(f"{split.origin} has {counts[name]} samples where {max(split.count, 1)} were expected.")
-        labels = np.concatenate(labels).astype(np.int64)
-        np.save(folder / f"{name}_labels.npy", labels)
+        label_shape = labels[0].shape[1:]
+        with open(folder / f"{name}_labels.npy", "wb") as file:  # part by part: of text, they take 8 bytes a token
+            header = {"descr": "<i8", "fortran_order": False, "shape": (split.count, *label_shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in labels:
+                file.write(np.ascontiguousarray(part, dtype="<i8"))
     for path in sorted(folder.iterdir()):
         digests[path.name] = file_sha256(path)
     return {
@@ -222,7 +226,7 @@ def _write(folder, source, on_samples):
         "dtype": dtype.name,
         "classes": source.classes,
         "shape": list(source.shape),
-        "label_shape": list(labels.shape[1:]),
+        "label_shape": list(label_shape),
         "counts": counts,
         **(_pixel_statistics(histogram, source.splits["train"].origin) if source.kind == "pixels" else {}),
         "sha256": digests,

@@ -71,9 +71,9 @@ def of_matrix(rows, matrix, by="epoch"):
     return rows[rows["matrix"] == matrix].set_index(by)["singular_values"].sort_index()
 
 
-def training_axis(rows, axis=None):
-    """What the axis of training shows: `axis` if given, else "step" if rows are of steps within epochs, or "epoch"."""
-    return axis or ("epoch" if (rows["epoch"] % 1 == 0).all() else "step")
+def training_axis(rows):
+    """What the axis of training shows: "step" if there are rows of steps within epochs, else "epoch"."""
+    return "epoch" if (rows["epoch"] % 1 == 0).all() else "step"
 
 
 def scale_to_training(panels, rows, axis):
@@ -91,7 +91,8 @@ def scale_to_training(panels, rows, axis):
     first, last = rows.loc[rows["step"] > 0, "step"].min(), rows[axis].max()
     in_epoch = rows["step"].max() / rows["epoch"].max()
     for panel in panels:
-        panel.set_xlabel(axis)
+        if panel.get_subplotspec().is_last_row():
+            panel.set_xlabel(axis)
         if axis == "epoch":
             panel.set_xlim(0, last)
             continue
@@ -190,24 +191,27 @@ def _draw_normalized(axes, values, **style):
     axes.plot(np.arange(1, len(values) + 1), values / (values[0] or np.nan), **style)
 
 
-def draw_evolution(axes, delta, shown=20):
+def draw_evolution(axes, rows, axis, shown=20):
     """The largest singular values of the change of a product over training; the largest is darkest.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
         Without limits and name of its axis of training; see `scale_to_training`.
-    delta : pandas.Series
-        Of `of_matrix`, by epoch or step.
+    rows : pandas.DataFrame
+        Of one product of one head (`of_head`), at one init scale.
+    axis : str
+        "step" or "epoch".
     shown : int
         Number of singular values.
     """
+    delta = of_matrix(rows, "delta", axis)
     values = pd.DataFrame(np.stack(delta)[:, :shown], delta.index)
     values = values.melt(ignore_index=False, var_name="index").reset_index()
     # Negative, as seaborn draws in ascending order. The lightest colors, hard to see on white, are not used.
     hues = {"hue": -values["index"], "hue_norm": (-values["index"].max() / 0.85, 0), "palette": "viridis_r"}
-    lineplot(values, x=delta.index.name, y="value", **hues, estimator=None, legend=False, ax=axes)
-    axes.set_ylabel("")
+    lineplot(values, x=axis, y="value", **hues, estimator=None, legend=False, ax=axes)
+    axes.set(xlabel="", ylabel="")
     axes.set_ylim(bottom=0)
 
 
@@ -291,7 +295,7 @@ def draw_rank_increase(axes, ranks, axis):
             series(rows, errorbar=None, **{**style, "color": color, "lw": 0.7, "label": f"_{baseline}"})
     for style in BASELINES.values():
         axes.plot([], [], **style)  # for the legend
-    axes.set_ylabel("")
+    axes.set(xlabel="", ylabel="")
 
 
 def _deviation(values):

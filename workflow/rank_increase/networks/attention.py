@@ -4,6 +4,7 @@ nn.Linear computes x @ weight.T, the paper x @ W: a stored weight is the transpo
 `Attention.weights` knows this; what it returns is in the paper's orientation.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -34,11 +35,11 @@ class Matrix(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Multi-head softmax attention without biases, as in eq. (1) of the paper."""
+    """Multi-head softmax attention without biases, as in eq. (1) of the paper; `causal`: to no later token."""
 
-    def __init__(self, dim, heads, dim_head):
+    def __init__(self, dim, heads, dim_head, causal=False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.W_K = nn.Linear(dim, heads * dim_head, bias=False)
         self.W_Q = nn.Linear(dim, heads * dim_head, bias=False)
         self.W_V = nn.Linear(dim, heads * dim_head, bias=False)
@@ -55,7 +56,7 @@ class Attention(nn.Module):
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v)
         )  # (B, heads, T, dim_head)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.W_O(out.transpose(1, 2).flatten(2))
 
     def weights(self):
@@ -72,6 +73,11 @@ class Attention(nn.Module):
             by_head = weight.unflatten(1, (self.heads, -1)).transpose(0, 1)
             found[name] = by_head.clone(memory_format=torch.contiguous_format)
         return found
+
+
+def without_autocast(device):
+    """A context in which modules compute in the precision of their weights, on this torch.device."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
 def attention_weights(layers):

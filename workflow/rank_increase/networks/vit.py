@@ -1,5 +1,7 @@
 """The vision transformer of the paper (section 5)."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
@@ -9,6 +11,7 @@ from rank_increase.networks.attention import (
     attention_products,
     attention_weights,
     scale_linear_layers,
+    without_autocast,
 )
 from rank_increase.options import Count, NotNegative
 from rank_increase.registry import register
@@ -17,10 +20,10 @@ from rank_increase.registry import register
 class Block(nn.Module):
     """Attention and MLP, each after a LayerNorm and with a residual connection."""
 
-    def __init__(self, dim, heads, dim_head, mlp_dim):
+    def __init__(self, dim, heads, dim_head, mlp_dim, causal=False):
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = Attention(dim, heads, dim_head)
+        self.attention = Attention(dim, heads, dim_head, causal)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(nn.Linear(dim, mlp_dim), nn.GELU(), nn.Linear(mlp_dim, dim))
 
@@ -34,6 +37,8 @@ class Block(nn.Module):
 @register.model("vit")
 class VisionTransformer(nn.Module):
     """A ViT [DBK+20] that classifies by a class token: pre-LayerNorm, GELU, learned positions, no dropout.
+
+    Under autocast, the residual stream is bfloat16; the norms, and the classifier with its logits, are float32.
 
     Paper: CIFAR 4, 512, 6, 8, 128, 512 (heads * dim_head need not be dim); ImageNet 16, 768, 12, 12, 64, 3072.
 
@@ -58,6 +63,9 @@ class VisionTransformer(nn.Module):
     position_std : float
         Standard deviation of the initial positions and class token. The paper does not say; [DBK+20] take 0.02, some
         other implementations 1.
+    pooling : str
+        What is classified: "class_token" (paper), or the "mean" of all tokens after the last layer, without a class
+        token. That departs from the paper; 64 tokens instead of 65 fit the tiles of a GPU.
 
     Raises
     ------
@@ -77,6 +85,7 @@ class VisionTransformer(nn.Module):
         dim_head: Count,
         mlp_dim: Count,
         position_std: NotNegative = 0.02,
+        pooling: Literal["class_token", "mean"] = "class_token",
     ):
         super().__init__()
         if len(shape) != 3:
@@ -88,8 +97,9 @@ class VisionTransformer(nn.Module):
             raise ValueError(f"patches of {patch_size} pixels do not fill images of {side}: choose a divisor.")
         self.patch_size = patch_size
         self.patch_embedding = nn.Linear(channels * patch_size**2, dim)
-        self.class_token = nn.Parameter(position_std * torch.randn(dim))
-        self.position = nn.Parameter(position_std * torch.randn((side // patch_size) ** 2 + 1, dim))
+        self.class_token = nn.Parameter(position_std * torch.randn(dim)) if pooling == "class_token" else None
+        tokens = (side // patch_size) ** 2 + (pooling == "class_token")
+        self.position = nn.Parameter(position_std * torch.randn(tokens, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, dim_head, mlp_dim) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, classes)
@@ -99,12 +109,21 @@ class VisionTransformer(nn.Module):
         size = self.patch_size
         patches = images.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # (B, C, rows, size, columns, size)
         tokens = self.patch_embedding(patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2))  # (B, T - 1, dim)
-        x = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1) + self.position  # (B, T, dim)
+        if self.class_token is None:
+            x = tokens + self.position
+        else:
+            x = torch.cat([self.class_token.expand(len(tokens), 1, -1), tokens], dim=1) + self.position  # (B, T, dim)
+        # Under autocast, tokens are bfloat16 and positions float32: without this, so would be all sums of the residual
+        # stream, which are half of what a GPU reads and writes.
+        x = x.to(tokens.dtype)
         for block in self.blocks[:-1]:
             x = block(x)
-        # The classifier reads only the class token, so the last layer computes no other: same logits, same gradients.
-        x = self.blocks[-1](x, first_only=True)
-        return self.head(self.norm(x[:, 0]))
+        if self.class_token is None:
+            x = self.blocks[-1](x).mean(dim=1, dtype=self.head.weight.dtype)
+        else:  # the classifier reads only the class token: the last layer computes no other, for the same gradients
+            x = self.blocks[-1](x, first_only=True)[:, 0]
+        with without_autocast(x.device):
+            return self.head(self.norm(x.to(self.head.weight.dtype)))
 
     def scale_initial_weights(self, scale):
         """Multiply the initial values of all layers except the token embedding by `scale`, in place.

@@ -176,12 +176,12 @@ def networks_part(store, spectra, measures, metrics, names):
     keys = [*NETWORK_RUN, *HEADS, "product", "matrix"]
     rows, ranks = (table[table["matrix"].isin(SHOWN)].astype({"matrix": str}) for table in (spectra, measures))
     rows = rows.astype({"product": str}).merge(ranks.astype({"product": str}), on=keys, how="left", validate="1:1")
-    accuracy = {key: run.sort_values("epoch") for key, run in metrics.groupby(NETWORK_RUN, observed=True)}
+    trained = {} if metrics is None else {key: run for key, run in metrics.groupby(NETWORK_RUN, observed=True)}
     runs = [
         {
             **dict(zip(NETWORK_RUN, key, strict=True)),
             "epochs": np.unique(run["epoch"]).tolist(),
-            "accuracy": dict(accuracy[key][["epoch", "test_accuracy"]].itertuples(index=False, name=None)),
+            "accuracy": _accuracy(trained[key]) if key in trained else {},  # none of networks trained elsewhere
             "products": {
                 product: {
                     matrix: _spectra(store, run[(run["product"] == product) & (run["matrix"] == matrix)], key)
@@ -194,6 +194,10 @@ def networks_part(store, spectra, measures, metrics, names):
     ]
     runs.sort(key=lambda run: (run["network"], log_alpha(run["alpha"]), run["seed"]))
     return {"names": {run["network"]: names.get(run["network"], run["network"]) for run in runs}, "runs": runs}
+
+
+def _accuracy(metrics):
+    return dict(metrics.sort_values("epoch")[["epoch", "test_accuracy"]].itertuples(index=False, name=None))
 
 
 def _spectra(store, rows, key):

@@ -57,6 +57,7 @@ NETWORK_TABLES = ("metrics", "spectra", "measures", "matrices", *MODEL_TABLES)
 RESERVED = ("published", "benchmarks")  # folders of results/ that belong to no study
 MAX_TOY_BYTES = 10**12  # the most that a toy run may take: the memory of a large node
 Tolerance = Annotated[float, Field(gt=0, le=0.1, json_schema_extra={"must_be": "a positive number up to 0.1"})]
+GPU_MODEL = Field(pattern=r"^[A-Za-z0-9_.]*$", json_schema_extra={"must_be": 'letters, digits, "_" and ".", or empty'})
 ONE_LINE = Field(min_length=1, json_schema_extra={"must_be": "a list of at least one line of runs"})
 DEMO = FilePath(__file__).resolve().parents[3] / "config" / "config.yaml"
 
@@ -346,7 +347,11 @@ class Hardware(Section):
     """Resources of a run. Results do not depend on them, except for rounding."""
 
     gpu: Size = 0
-    """GPUs to request from SLURM, each with its own process; 0 for a run on the CPU."""
+    """GPUs to request from SLURM, on all nodes together, each with its own process; 0 for a run on the CPU."""
+    gpu_model: Annotated[str, GPU_MODEL] = ""
+    """Kind of GPU, as the cluster names it, such as h100; empty: any. `sinfo -o %G` lists them."""
+    nodes: Count = 1
+    """Nodes of a SLURM job, with the same number of GPUs each; `threads` and `mem_mb` are of each."""
     processes: Count = 1
     """Processes of a run on the CPU; they share its threads."""
     threads: Count = 1
@@ -385,13 +390,29 @@ class Network(Section):
     """The runs: lines of init scales and seeds."""
 
 
+class Checkpoints(Section):
+    """A network that was trained elsewhere, given by checkpoints of its runs (docs/checkpoints.md)."""
+
+    label: Text | None = None
+    """Label in figures and pages; null: its name."""
+    model: dict
+    """Whose checkpoints they are, by `family` and its options."""
+    files: Path
+    """Paths of safetensors files. {step} stands for the step, {seed} for the seed, and * for any part of a name, such
+    as the number of one of several files."""
+    steps_per_epoch: Count | None = None
+    """Steps in an epoch; null: all steps, so that epochs are shares of the training."""
+    seeds: Seeds = [0]
+    """Seeds of the runs, by which they are told apart."""
+
+
 class Rate(Section):
     """Speed of a device."""
 
     peak_tflops: Positive
-    """Peak rate of matrix products, in 10^12 floating point operations per second."""
+    """Rate of matrix products, in 10^12 floating point operations per second; gpu_check measures it (docs/gpu.md)."""
     utilisation: Share
-    """Share of the peak rate that training reaches."""
+    """Share of this rate that training reaches; gpu_check measures it, too."""
 
 
 class Samples(Section):
@@ -447,6 +468,8 @@ class Study(Section):
     """Datasets by name, each with its `source` and that source's options."""
     networks: dict[Name, Network] = {}
     """Networks by name."""
+    checkpoints: dict[Name, Checkpoints] = {}
+    """Networks that were trained elsewhere, by name."""
     plan: Plan = Plan()
     """Assumptions of `make plan`."""
     figures: dict = {}
@@ -491,6 +514,15 @@ def study_type(extensions=()):
         model=(choice("model", "family", extensions), Field(description="The model, by `family` and its options.")),
         recipe=(recipe, Field(description="How it is trained.")),
     )
+    checkpoints = create_model(
+        "Checkpoints",
+        __base__=Checkpoints,
+        __doc__=Checkpoints.__doc__,
+        model=(
+            choice("adapter", "family", extensions),
+            Field(description=Checkpoints.model_fields["model"].description),
+        ),
+    )
     figures = create_model(
         "Figures",
         __base__=Section,
@@ -507,6 +539,10 @@ def study_type(extensions=()):
         __doc__=Study.__doc__,
         datasets=(dict[Name, choice("source", "source", extensions)], Field({}, description="Datasets by name.")),
         networks=(dict[Name, network], Field({}, description="Networks by name.")),
+        checkpoints=(
+            dict[Name, checkpoints],
+            Field({}, description="Networks that were trained elsewhere, by name."),
+        ),
         figures=(
             figures,
             Field(figures(), description="Figures: resolution, those to leave out, and options of each, by its name."),
@@ -686,6 +722,8 @@ def _inconsistencies(study):
         yield from _linear_attention_mistakes(study.linear_attention)
     for name, network in study.networks.items():
         yield from _network_mistakes(study, name, network)
+    for name, series in study.checkpoints.items():
+        yield from _checkpoints_mistakes(study, name, series)
     yield from _figure_mistakes(study)
 
 
@@ -824,6 +862,8 @@ def _network_mistakes(study, name, network):
     where = f"networks.{name}"
     if network.dataset not in study.datasets:
         yield f"`{where}.dataset` is {network.dataset!r}; {_hint(network.dataset, list(study.datasets))}"
+    if network.hardware.nodes > 1 and (not network.hardware.gpu or network.hardware.gpu % network.hardware.nodes):
+        yield f"`{where}.hardware.gpu` must be a multiple of its `nodes`, as each has the same number of GPUs."
     if network.recipe.warmup_epochs >= network.recipe.epochs:
         yield f"`{where}.recipe.warmup_epochs` must be less than its `epochs`."
     largest = max((value for value in network.model.model_dump().values() if isinstance(value, int)), default=0)
@@ -837,6 +877,20 @@ def _network_mistakes(study, name, network):
         for alpha in line.alphas:
             if not LOG_SCALES[0] <= log_alpha(alpha) <= LOG_SCALES[1]:
                 yield f"`{where}.runs[{number}].alphas` has {alpha!r}, but must stay within 1e-15 and 1e15."
+
+
+def _checkpoints_mistakes(study, name, series):
+    where = f"checkpoints.{name}"
+    if name in study.networks:
+        yield f"`{where}` has the name of one of the `networks`: choose another."
+    if "{step}" not in series.files:
+        yield f"`{where}.files` lacks {{step}}, which stands for the number of a checkpoint's step."
+    if not series.files.endswith(".safetensors"):
+        yield f"`{where}.files` must end with .safetensors; docs/checkpoints.md shows how to convert other files."
+    if len(set(series.seeds)) < len(series.seeds):
+        yield f"`{where}.seeds` has a value twice: write it once."
+    elif len(series.seeds) > 1 and "{seed}" not in series.files:
+        yield f"`{where}.files` lacks {{seed}}, which tells the {len(series.seeds)} runs apart."
 
 
 def _figure_mistakes(study):
@@ -906,8 +960,20 @@ def plain_problems(study):
     return [(name, seed) for name, seed in limit_problems(study) if study.toy.variants[name].is_plain]
 
 
+def all_networks(study):
+    """All networks of a study, trained here or elsewhere: a dict of name to `Network` or `Checkpoints`."""
+    return {**study.networks, **study.checkpoints}
+
+
 def network_runs(study):
-    """The network runs of a study, each a dict with `network`, `alpha`, `seed`; no duplicates."""
+    """The runs of all networks of a study, each a dict with `network`, `alpha`, `seed`; no duplicates."""
+    elsewhere = [(name, series.seeds) for name, series in study.checkpoints.items()]
+    own_start = [{"network": name, "alpha": "1", "seed": seed} for name, seeds in elsewhere for seed in seeds]
+    return trained_runs(study) + own_start
+
+
+def trained_runs(study):
+    """Those of `network_runs` that the study trains itself."""
     runs = {
         (name, alpha, seed): None
         for name, network in study.networks.items()
@@ -925,10 +991,12 @@ def headline_seed(study):
 
 
 def networks_with(study, tables):
-    """Names of the networks that have all of these `NETWORK_TABLES`."""
-    wanted, extensions = set(tables) & set(MODEL_TABLES), tuple(study.extensions)
+    """Names of the networks that have all of these `NETWORK_TABLES`; those trained elsewhere have spectra alone."""
+    wanted, extensions = set(tables) & set(NETWORK_TABLES), tuple(study.extensions)
     models = {name: find("model", network.model.family, extensions) for name, network in study.networks.items()}
-    return [name for name, model in models.items() if wanted.issubset(model.details.get("tables", ()))]
+    of_models = wanted & set(MODEL_TABLES)
+    trained = [name for name, model in models.items() if of_models.issubset(model.details.get("tables", ()))]
+    return trained + (list(study.checkpoints) if wanted <= {"spectra", "measures"} else [])
 
 
 def made_tables(study):
@@ -965,14 +1033,16 @@ def figure_options(study, entry):
     """Options of a figure that the configuration states or its registration fixes; a dict.
 
     Options left out follow from the runs of the study: `seed` of the toy model is the headline seed, `network` is the
-    first network.
+    first network, and its `seed` that of its first run.
     """
     chosen = getattr(study.figures, entry.name)
-    options = {} if chosen is None else chosen.model_dump(exclude_none=True)
+    options = {} if chosen is None else chosen.model_dump(exclude_none=True, exclude_unset=True)
     implied = {}
     if set(entry.details["tables"]) & set(NETWORK_TABLES):
         networks = networks_with(study, entry.details["tables"])
-        implied = {"network": networks[0], "networks": networks}
+        network = (options.get("networks") or [options.get("network", networks[0])])[0]
+        seeds = [run["seed"] for run in network_runs(study) if run["network"] == network]
+        implied = {"network": network, "networks": networks, "seed": seeds[0]}
     elif study.toy:
         implied = {"seed": headline_seed(study)}
     return {**{key: value for key, value in implied.items() if key in entry.parameters}, **options, **entry.fixed}

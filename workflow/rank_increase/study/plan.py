@@ -11,8 +11,14 @@ from types import SimpleNamespace
 
 from rank_increase.data.packed import sample_dtype
 from rank_increase.notation import log_alpha
-from rank_increase.registry import find
-from rank_increase.study.configuration import limit_problems, network_runs, plain_problems, toy_runs, variant_settings
+from rank_increase.study.configuration import (
+    limit_problems,
+    network_runs,
+    plain_problems,
+    toy_runs,
+    trained_runs,
+    variant_settings,
+)
 from rank_increase.study.text import size_text, text_table
 
 ROW_BYTES = 60  # of a row of spectra besides its singular values, compressed
@@ -20,54 +26,15 @@ TOY_SHARE = 0.1  # of a core's rate that a toy gradient reaches, with small prod
 
 
 def model_cost(network, samples, extensions=()):
-    """The cost of a network's model, by running it without numbers (torch's meta device).
+    """`training.costs.model_cost` of a network, for samples as from `known_samples`."""
+    from rank_increase.training.costs import model_cost  # torch takes seconds to import; only networks need it
 
-    Parameters
-    ----------
-    network : study.configuration.Network
-    samples : dict
-        From `known_samples`.
-    extensions : tuple of str
-        Python files that register further models.
-
-    Returns
-    -------
-    dict
-        `parameters`; `forward` and `training`, the FLOPs of one sample in the forward pass, and in forward and backward
-        passes; `products`, a list of (heads, rank of the product, largest rank of its change); `weights`, the number of
-        values in a snapshot.
-    """
-    import torch  # takes seconds to import, and is needed only to plan a study with networks
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from rank_increase.data.batches import meta_batch
-
-    options = network.model.model_dump(exclude={"family"})
-    with torch.device("meta"):
-        model = find("model", network.model.family, extensions).load()(samples["shape"], samples["classes"], **options)
-        batch = meta_batch(samples["kind"], samples["shape"])
-    with FlopCounterMode(display=False) as forward:
-        output = model(batch)
-    with FlopCounterMode(display=False) as backward:
-        output.float().sum().backward()
-    weights = {name: weight.shape for name, weight in model.weights().items()}
-    products = [(weights[a][0], *_ranks(*weights[a][1:])) for _, _, a, _ in model.products()]
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "forward": forward.get_total_flops(),
-        "training": forward.get_total_flops() + backward.get_total_flops(),
-        "products": products,
-        "weights": sum(shape.numel() for shape in weights.values()),
-    }
-
-
-def _ranks(dim, dim_head):
-    return min(dim, dim_head), min(dim, 2 * dim_head)
+    return model_cost(network.model.model_dump(), samples, extensions)
 
 
 def job_counts(study):
     """Number of jobs of each rule that takes more than seconds: a dict of rule to number."""
-    toy, runs = toy_runs(study), network_runs(study)
+    toy, trained, measured = toy_runs(study), trained_runs(study), network_runs(study)
     plain = len(plain_problems(study))
     perturbed = study.assumptions.seeds if study.assumptions else []
     problems = {(run["variant"], run["seed"]) for run in toy} | {("diagonal", seed) for seed in perturbed}
@@ -80,9 +47,10 @@ def job_counts(study):
         "perturb_toy": 2 * len(perturbed),
         "perturb_limit": plain if study.assumptions else 0,
         "run_linear_attention": len(study.linear_attention.seeds) if study.linear_attention else 0,
-        "prepare_dataset": len({study.networks[run["network"]].dataset for run in runs}),
-        "train_network": len(runs),
-        "compute_spectra": len(runs),
+        "prepare_dataset": len({study.networks[run["network"]].dataset for run in trained}),
+        "train_network": len(trained),
+        "import_checkpoints": len(measured) - len(trained),
+        "compute_spectra": len(measured),
     }
     return {rule: count for rule, count in counts.items() if count}
 
@@ -94,6 +62,7 @@ def slurm_job_counts(counts):
         "linear attention (a problem each)": counts.get("run_linear_attention", 0),
         "prepare_dataset": counts.get("prepare_dataset", 0),
         "train_network": counts.get("train_network", 0),
+        "import_checkpoints": counts.get("import_checkpoints", 0),
         "spectra (a run each)": counts.get("compute_spectra", 0),
     }
     return {name: count for name, count in groups.items() if count}
@@ -138,6 +107,11 @@ def run_cost(study, network, samples):
             Bytes of the dataset: one per pixel, one or two per token, four per feature, and eight per label.
         snapshots
             Bytes of the weights in float32 at all snapshots.
+        memory
+            Bytes on each device, at most: weights, gradients and two moments in float32, and what a pass keeps for the
+            backward pass in bfloat16, if the compiler saves nothing. A GPU holds the packed data, too, if they fit.
+        asked
+            Bytes of `hardware.mem_mb`.
         checkpoints
             Bytes during the run: three states (the last two, and one being written), each of weights and two moments.
         spectra
@@ -157,7 +131,11 @@ def run_cost(study, network, samples):
         heads * ((snapshots + 1) * (8 * trained + ROW_BYTES) + 4 * snapshots * (8 * change + ROW_BYTES))
         for heads, trained, change in cost["products"]
     )
+    processes = hardware.gpu or hardware.processes
+    share = -(-recipe.batch_size // processes)
     return {
+        "memory": 16 * cost["parameters"] + cost["activations"] * min(hardware.pass_size or share, share),
+        "asked": hardware.mem_mb * 10**6,
         "parameters": cost["parameters"],
         "flops": flops,
         "device": device,
@@ -222,7 +200,7 @@ def describe(study, datasets, benchmarks):
                 f"{name} is left out: the size of {network.dataset} is not known before it is packed;"
                 " `plan.datasets` can say."
             )
-    runs, jobs = network_runs(study), job_counts(study)
+    runs, jobs = trained_runs(study), job_counts(study)
     counts = {name: sum(run["network"] == name for run in runs) for name in costs}
     parts = [
         f'Plan of the study "{study.study}"',
@@ -237,9 +215,16 @@ def describe(study, datasets, benchmarks):
         parts += [
             "Training of networks, at " + _rates(study, costs),
             text_table(_time_rows(costs, counts)),
+            "Memory: on each device, at most, and what a run asks for on its node",
+            text_table(_memory_rows(costs)),
             "Disk (checkpoints are deleted at the end of a run)",
             text_table(_disk_rows(costs, counts)),
         ]
+    notes += [
+        f"{name}: the packed data are larger than `hardware.mem_mb`, so they are read from the disk in every epoch."
+        for name, cost in costs.items()
+        if cost["packed"] > cost["asked"]
+    ]
     measured = _measured_rows(runs, costs, benchmarks)
     if len(measured) > 1:
         parts += [
@@ -270,6 +255,14 @@ def _time_rows(costs, counts):
         rows.append([name, *amount, on, f"{cost['hours']:.3g}", f"{hours:.3g}"])
     for device, hours in totals.items():
         rows.append(["total", "", "", "", f"{device}s", "", f"{hours:.3g}"])
+    return rows
+
+
+def _memory_rows(costs):
+    rows = [["network", "on each", "at most", "packed data", "mem_mb"]]
+    for name, cost in costs.items():
+        sizes = (cost["memory"], cost["packed"], cost["asked"])
+        rows.append([name, cost["device"], *map(size_text, sizes)])
     return rows
 
 

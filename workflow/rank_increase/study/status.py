@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rank_increase.ownership import SILENCE, Owner, current_owner
-from rank_increase.study.configuration import ConfigError, Study, network_runs, toy_runs
+from rank_increase.study.configuration import ConfigError, Study, network_runs, toy_runs, trained_runs
 from rank_increase.study.plan import known_samples
 from rank_increase.study.text import size_text, text_table
 
@@ -57,10 +57,19 @@ def scratch_folder(scratch, network, alpha, seed):
     ConfigError
         If a variable is not set on this machine.
     """
+    return Path(_expanded(scratch), "networks", network, f"alpha_{alpha}", f"seed_{seed}")
+
+
+def compiled_folder(scratch):
+    """The folder for compiled code that all runs of a study share, a Path; raises as `scratch_folder` does."""
+    return Path(_expanded(scratch), "compiled")
+
+
+def _expanded(scratch):
     folder = os.path.expanduser(os.path.expandvars(scratch))
     if "$" in folder:
         raise ConfigError(f"config: `scratch_dir` is {scratch!r}, and not every variable in it is set on this machine.")
-    return Path(folder, "networks", network, f"alpha_{alpha}", f"seed_{seed}")
+    return folder
 
 
 def run_progress(place, run, now):
@@ -91,7 +100,8 @@ def _is_trained(place, run):
 
 def _is_measured(place, run):
     folder = _run_folder(place, run)
-    return _is_trained(place, run) and (folder / "spectra.parquet").exists()
+    whole = run["network"] in place.study.checkpoints or _is_trained(place, run)
+    return whole and (folder / "spectra.parquet").exists()
 
 
 def _last_metrics(path, now):
@@ -123,7 +133,7 @@ def describe_status(place, now=None):
         Seconds since 1970; the present if not given.
     """
     now = time.time() if now is None else now
-    progress = [run_progress(place, run, now) for run in network_runs(place.study)]
+    progress = [run_progress(place, run, now) for run in trained_runs(place.study)]
     by_state = {state: [one for one in progress if one.state == state] for state in STATES}
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
     parts = [f'Study "{place.study.study}", {at}', text_table(_count_rows(place, by_state))]
@@ -138,12 +148,13 @@ def describe_status(place, now=None):
 def _count_rows(place, by_state):
     toy, networks = toy_runs(place.study), network_runs(place.study)
     pattern = "toy/{variant}/alpha_{alpha}/seed_{seed}/trajectory.parquet"
-    trained = sum(Path(place.results, pattern.format(**run)).exists() for run in toy)
+    toy_done = sum(Path(place.results, pattern.format(**run)).exists() for run in toy)
+    in_states = [len(by_state[state]) for state in STATES]
     measured = sum(_is_measured(place, run) for run in networks)
     return [
         ["", *STATES, "of"],
-        ["toy runs", str(trained), "", "", str(len(toy) - trained), str(len(toy))],
-        ["networks", *(str(len(by_state[state])) for state in STATES), str(len(networks))],
+        ["toy runs", str(toy_done), "", "", str(len(toy) - toy_done), str(len(toy))],
+        ["networks", *map(str, in_states), str(sum(in_states))],
         ["their spectra", str(measured), "", "", str(len(networks) - measured), str(len(networks))],
     ]
 
@@ -189,7 +200,7 @@ def _duration(seconds):
 
 
 def delete_scratch(place):
-    """Delete the scratch folders of finished runs that no process owns.
+    """Delete the scratch folders of finished runs that no process owns, and compiled code if no run is left.
 
     Yields
     ------
@@ -197,12 +208,17 @@ def delete_scratch(place):
     freed : int
         Bytes freed on the disk; a snapshot that is also among the results still takes space there.
     """
-    for run in network_runs(place.study):
+    for run in trained_runs(place.study):
         folder = scratch_folder(place.scratch, **run)
         snapshots = _run_folder(place, run) / "snapshots"
         published = _is_trained(place, run) and (snapshots.exists() or _is_measured(place, run))
         if folder.exists() and published and not current_owner(folder):
             yield folder, _delete(folder)
+    compiled = compiled_folder(place.scratch)
+    if compiled.exists() and not any(
+        scratch_folder(place.scratch, **run).exists() for run in network_runs(place.study)
+    ):
+        yield compiled, _delete(compiled)
 
 
 def delete_snapshots(place):

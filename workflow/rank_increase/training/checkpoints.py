@@ -53,10 +53,11 @@ class Checkpoints:
             with writing(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with open(temporary, "wb") as file:
-                    torch.save({"key": self._key, **state}, file)
+                    hashed = _Hashed(file)
+                    torch.save({"key": self._key, **state}, hashed)
                     file.flush()
                     os.fsync(file.fileno())
-            name = f"step_{step:010d}_{file_sha256(temporary)[:16]}.pt"
+            name = f"step_{step:010d}_{hashed.sha256.hexdigest()[:16]}.pt"
             self._check()
             os.replace(temporary, self.folder / name)
         finally:
@@ -89,6 +90,20 @@ class Checkpoints:
 
     def _newest_first(self):
         return sorted(self.folder.glob("step_*_*.pt"), reverse=True)
+
+
+class _Hashed:
+    """A file to append to, hashed as it is written: all processes wait, and reading it back would double the time."""
+
+    def __init__(self, file):
+        self._file, self.sha256 = file, sha256()
+
+    def write(self, data):
+        self.sha256.update(data)
+        return self._file.write(data)
+
+    def flush(self):
+        self._file.flush()
 
 
 class StopRequest:

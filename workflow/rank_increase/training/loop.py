@@ -21,10 +21,12 @@ from rank_increase.jobs import progress
 from rank_increase.registry import find
 from rank_increase.tables import SCHEMAS, atomic
 from rank_increase.training.checkpoints import Checkpoints, Stopped
+from rank_increase.training.compiling import compile_model
 from rank_increase.training.recipe import Recipe
 from rank_increase.training.snapshots import SnapshotError, check_snapshot, snapshot_path, write_snapshot
 
 TEST_PASS = 512  # test samples per pass, unless the training passes are smaller
+COMPILED = {"cuda"}  # devices for which models are compiled; on a CPU that takes longer than a small run
 AGREEMENT = 10  # steps between agreements of several processes on whether to save or stop
 logger = logging.getLogger("rank_increase")
 
@@ -61,6 +63,8 @@ class Job:
         Log file of the other processes.
     device : str, optional
         Device to use; the best available if not given.
+    compiled : str, optional
+        Folder for compiled code that runs share; torch's own if not given.
     """
 
     dataset: str
@@ -77,6 +81,7 @@ class Job:
     extensions: tuple = ()
     log: str | None = None
     device: str | None = None
+    compiled: str | None = None
 
 
 def initial_model(manifest, model, alpha, seed, extensions=()):
@@ -135,9 +140,7 @@ class Run:
         self.checkpoints = Checkpoints(Path(job.scratch) / "checkpoints", repr(key), ownership.check)
         self._resume()
         self.forward = self.model
-        if device.type == "cuda":
-            torch.set_float32_matmul_precision("high")
-            self.model.compile()
+        self.is_compiled = device.type in COMPILED and compile_model(self.model, device, job.compiled)
         if processes > 1:
             self.forward = DistributedDataParallel(self.model)
 
@@ -206,7 +209,7 @@ class Run:
         self.model.train()
         for samples, labels in self.batches.train(epoch, first_step):
             learning_rate = self.recipe.learning_rate_at(self.step, steps)
-            self._update(samples, labels, learning_rate)
+            self.update(samples, labels, learning_rate)
             self.step += 1
             if self.first:
                 advance(self.step, self._note(epoch, first_step, start))
@@ -216,7 +219,7 @@ class Run:
         # Reading the totals waits for the device, so the time includes all computation.
         loss, right = (self._summed(self.totals) / (steps * self.recipe.batch_size)).tolist()
         seconds = time.perf_counter() - start
-        test_loss, test_right = self._test()
+        test_loss, test_right = self.test()
         return {
             "epoch": epoch,
             "step": self.step,
@@ -228,7 +231,7 @@ class Run:
             "images_per_second": (steps - first_step) * self.recipe.batch_size / seconds,
         }
 
-    def _update(self, samples, labels, learning_rate):
+    def update(self, samples, labels, learning_rate):
         """One step on the mean loss of the batch, in passes of at most `pass_size` samples."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -260,7 +263,7 @@ class Run:
             self.totals += torch.stack([loss.detach(), right]).to(self.totals.dtype)
         return loss
 
-    def _test(self):
+    def test(self):
         """Mean loss and accuracy on the test split."""
         of_training, self.totals = self.totals, torch.zeros_like(self.totals)
         self.model.eval()

@@ -20,11 +20,12 @@ from rank_increase.training.loop import Run
 
 logger = logging.getLogger("rank_increase")
 
+EXPECTED = (Stopped, NotOwner, FloatingPointError, DatasetError, DiskError, ValueError)  # passed on as they are
 MONITOR_SECONDS = 1  # between two looks of the launcher at its processes
 
 
 def choose_device(rank=0):
-    """The best available device: the CUDA GPU of this rank, Apple's GPU, or the CPU."""
+    """The best available device: the CUDA GPU of this rank on its node, Apple's GPU, or the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", rank)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -54,7 +55,7 @@ def process_count(gpus, processes):
     return max(1, min(gpus, torch.cuda.device_count()))
 
 
-def train(job, ownership, processes=1):
+def train(job, ownership, processes=1, nodes=1):
     """Train to the last epoch; the results are in `job.scratch`. Does nothing if the run is finished already.
 
     There, metrics.csv grows by a row of schema "metrics" in each epoch, and snapshots/step_{s}.safetensors hold the
@@ -66,7 +67,10 @@ def train(job, ownership, processes=1):
     ownership : ownership.Ownership
         Of `job.scratch`.
     processes : int
-        Number of processes. Each takes a share of every batch, on its own GPU if there are any. Only the first writes.
+        Number of processes on each node. Each takes a share of every batch, on its own GPU if there are any. Only the
+        first writes.
+    nodes : int
+        Number of nodes of this SLURM job.
 
     Raises
     ------
@@ -82,16 +86,26 @@ def train(job, ownership, processes=1):
         If the dataset is damaged or has changed since it was packed, or does not fit the model or the recipe.
     """
     _check_dataset(job)
+    if nodes > 1:
+        from rank_increase.training.nodes import train_on_nodes  # which uses this module
+
+        train_on_nodes(job, ownership, processes, nodes)
+        return
     if processes == 1:
         _train(job, ownership)
         return
-    launch = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+    launch(job, ownership, processes)
+
+
+def launch(job, ownership, processes, nodes=1, endpoint="localhost:0"):
+    """Start `processes` on this node, one of so many whose launchers meet at `endpoint`, and wait for their end."""
+    config = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
         nproc_per_node=processes,
         run_id="run",
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_endpoint=endpoint,
         max_restarts=0,
         monitor_interval=MONITOR_SECONDS,
         signals_to_handle="SIGHUP,SIGQUIT",  # not TERM: the launcher would give processes 30 s to save their state
@@ -99,7 +113,7 @@ def train(job, ownership, processes=1):
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it prints every traceback three times
     before = {number: signal.signal(number, _pass_on) for number in SIGNALS}
     try:
-        elastic_launch(launch, _worker)(job, ownership)
+        elastic_launch(config, _worker)(job, ownership)
     except ChildFailedError as error:
         raise _failure(job, error.get_first_failure()[1]) from None
     finally:
@@ -138,8 +152,7 @@ def _failure(job, failure):
     if not isinstance(message, dict):
         return RuntimeError(f"{job.label}: {message}")
     kind, _, text = message["message"].removeprefix("_Ended: ").partition(": ")
-    expected = (Stopped, NotOwner, FloatingPointError, DatasetError, DiskError, ValueError)
-    for exception in expected:
+    for exception in EXPECTED:
         if kind == exception.__name__:
             return exception(text)
     logger.error("%s", message["extraInfo"]["py_callstack"])
@@ -166,7 +179,7 @@ def _worker(job, ownership):
 def _train(job, ownership):
     """One of the processes of a run."""
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = torch.device(job.device) if job.device else choose_device(rank)
+    device = torch.device(job.device) if job.device else choose_device(int(os.environ.get("LOCAL_RANK", 0)))
     torch.set_num_threads(job.threads)
     if processes > 1:
         if rank == 0 and job.log:

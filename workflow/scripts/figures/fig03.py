@@ -10,7 +10,6 @@ from rank_increase.figures.networks import (
     draw_evolution,
     head_name,
     of_head,
-    of_matrix,
     products_of,
     read_spectra,
     scale_to_training,
@@ -18,7 +17,7 @@ from rank_increase.figures.networks import (
 )
 from rank_increase.figures.style import new_panels
 from rank_increase.notation import sort_alphas
-from rank_increase.options import Alphas, Name, Seed, TrainingAxis
+from rank_increase.options import Alphas, Name, Seed
 from rank_increase.registry import register
 
 if TYPE_CHECKING:
@@ -26,15 +25,7 @@ if TYPE_CHECKING:
 
 
 @register.figure("fig03", title="Figure 03", category="Networks", tables=["spectra"])
-def main(
-    tables,
-    *,
-    network: Name | None = None,
-    alphas: Alphas | None = None,
-    seed: Seed = 0,
-    draw_seed: Seed = 0,
-    axis: TrainingAxis | None = None,
-):
+def main(tables, *, network: Name | None = None, alphas: Alphas | None = None, seed: Seed = 0, draw_seed: Seed = 0):
     """Singular values of the change of a head over training, for several init scales (paper, Figure 3).
 
     The 20 largest singular values of what training adds to W_K W_Q^T (top) and W_V W_O^T (bottom) of one head, drawn at
@@ -50,24 +41,19 @@ def main(
         Of the runs.
     draw_seed : int
         Heads are drawn at random where not all are shown, as in the paper; another number draws others.
-    axis : str
-        step, on a logarithmic axis with epochs above, or epoch; if not given, step where there are snapshots within
-        epochs.
     """
     rows = read_spectra(tables, network, ["delta"], alpha=alphas, seed=seed).astype({"alpha": str})
     alphas = alphas or sort_alphas(rows["alpha"])[::-1][:3]
-    products, axis = products_of(rows), training_axis(rows, axis)
+    products, axis = products_of(rows), training_axis(rows)
     [head] = choose_heads(rows, [1], draw_seed)
     figure, axes = new_panels(len(products), len(alphas), 4.4, sharex=True)
     letters = iter(ascii_lowercase)
     for product, panels in zip(products, axes, strict=True):
         for panel, alpha in zip(panels, alphas, strict=True):
-            draw_evolution(panel, of_matrix(of_head(rows[rows["alpha"] == alpha], *head, product), "delta", axis))
+            draw_evolution(panel, of_head(rows[rows["alpha"] == alpha], *head, product), axis)
             panel.set_title(f"({next(letters)}) {delta_label(product)}, init scale {alpha}")
         panels[0].set_ylabel("singular values")
     scale_to_training(axes.flat, rows, axis)
-    for panel in axes[:-1].flat:
-        panel.set_xlabel("")
     figure.suptitle(f"{tables.labels[network]}: {head_name(*head)}", fontsize=9)
     return figure
 

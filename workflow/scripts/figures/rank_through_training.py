@@ -13,7 +13,7 @@ from rank_increase.figures.networks import (
     training_axis,
 )
 from rank_increase.figures.style import panel_grid
-from rank_increase.options import Alpha, Name, Seed, TrainingAxis
+from rank_increase.options import Alpha, Name, Seed
 from rank_increase.registry import register
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @register.figure("fig12", title="Figure 12", category="Networks", tables=["measures"])
 @register.figure("fig14", title="Figure 14", category="Networks", tables=["measures"], optional=True)
 @register.figure("fig16", title="Figure 16", category="Networks", tables=["measures"], optional=True)
-def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed = 0, axis: TrainingAxis | None = None):
+def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed = 0):
     """Stable rank of the change through training (paper, Figures 12, 14 and 16).
 
     Stable rank of what training has added to W_K W_Q^T (blue) and W_V W_O^T (red): mean over the heads of a layer, and
@@ -39,12 +39,9 @@ def main(tables, *, network: Name | None = None, alpha: Alpha = "1", seed: Seed 
         Init scale.
     seed : int
         Of the run.
-    axis : str
-        step, on a logarithmic axis with epochs above, or epoch; if not given, step where there are snapshots within
-        epochs.
     """
     ranks = read_stable_ranks(tables, network, alpha=alpha, seed=seed)
-    layers, axis = ranks["layer"].max() + 1, training_axis(ranks, axis)
+    layers, axis = ranks["layer"].max() + 1, training_axis(ranks)
     figure, panels = panel_grid(layers, 2.1, columns=3 if layers <= 6 else 4, sharex=True, sharey=True)
     for layer, (panel, letter) in enumerate(zip(panels, ascii_lowercase, strict=False)):
         draw_rank_increase(panel, ranks[ranks["layer"] == layer], axis)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rank_increase.jobs import start_job
 from rank_increase.ownership import owned
 from rank_increase.study.slurm import requeue_if_preempted
-from rank_increase.study.status import scratch_folder
+from rank_increase.study.status import compiled_folder, scratch_folder
 from rank_increase.tables import write_table
 from rank_increase.training.loop import Job
 from rank_increase.training.processes import device_name, process_count, train
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-def main(metrics, snapshots, *, job, processes, provenance):
+def main(metrics, snapshots, *, job, processes, provenance, nodes=1):
     """Write metrics (schema "metrics") and the snapshots folder of a run; its scratch folder keeps both."""
     try:
         with owned(job.scratch, job.label) as ownership:
-            train(job, ownership, processes)
+            train(job, ownership, processes, nodes)
             publish_snapshots(job, ownership, snapshots)
             ownership.check()
             write_table(metrics, finished_metrics(job), "metrics", {**provenance, "device": device_name()})
@@ -34,7 +34,7 @@ def main(metrics, snapshots, *, job, processes, provenance):
 if __name__ == "__main__":
     provenance = start_job(snakemake)
     params, wildcards, resources = snakemake.params, snakemake.wildcards, snakemake.resources
-    processes = process_count(resources.gpu, resources.processes)
+    processes = process_count(resources.gpu // resources.nodes, resources.processes)  # on each node
     job = Job(
         dataset=str(Path(snakemake.input.dataset[0]).parent),
         scratch=str(scratch_folder(resources.scratch_dir, **dict(wildcards.items()))),
@@ -49,5 +49,7 @@ if __name__ == "__main__":
         label=f"{wildcards.network}, alpha = {wildcards.alpha}, seed {wildcards.seed}",
         extensions=tuple(snakemake.config.get("extensions", ())),
         log=snakemake.log[0],
+        compiled=str(compiled_folder(resources.scratch_dir)),
     )
-    main(snakemake.output.metrics, snakemake.output.snapshots, job=job, processes=processes, provenance=provenance)
+    outputs = snakemake.output.metrics, snakemake.output.snapshots
+    main(*outputs, job=job, processes=processes, nodes=resources.nodes, provenance=provenance)
