@@ -15,7 +15,7 @@ from rank_increase.study.plan import describe, job_counts
 
 ROOT = Path(__file__).parents[2]
 RUNS = {"config": 9, "laptop": 27, "depth6": 13, "paper": 5 * 3 + 3 + 1, "template": 0, "theory": 0}  # of networks
-RUNS |= {"neighbours": 74, "condensation": 10}
+RUNS |= {"neighbours": 74, "condensation": 10, "language": 15}
 
 
 def study(name):
