@@ -39,7 +39,7 @@ def gradients(rank=4):
 
 
 def ablations(two=1.0, three=1.0, smallest=1.0, random=0.97, largest=0.5, patterns=4):
-    accuracies = {("whole", 0.0): 0.99, ("truncated", 2.0): two, ("truncated", 3.0): three}
+    accuracies = {("whole", 0.0): 1.0, ("truncated", 2.0): two, ("truncated", 3.0): three}
     accuracies |= {("smallest", 0.4): smallest, ("random", 0.4): random, ("largest", 0.4): largest}
     rows = [(seed, *key, 0.99 * one) for seed in SEEDS for key, one in accuracies.items()]
     frame = pd.DataFrame(rows, columns=["seed", "ablation", "amount", "accuracy"])

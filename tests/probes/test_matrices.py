@@ -51,7 +51,7 @@ def test_table_of_known_matrices(snapshots, tmp_path):
     measure_matrices.main([snapshots], tmp_path / "matrices.parquet", runs=runs, provenance={})
     frame = matrices_frame(Snapshots(snapshots)).assign(**runs[0])
     assert set(frame.columns) == set(SCHEMAS["matrices"].names)
-    rows = frame.set_index(["weight", "matrix", "step", "head"])
+    rows = frame.set_index(["weight", "matrix", "step", "head"]).sort_index()
     start, end = rows.loc["W_V", "trained", 0], rows.loc["W_V", "trained", 1]
     assert start["stable_rank"].tolist() == pytest.approx([3, 3])
     assert start["effective_rank"].tolist() == pytest.approx([3, 3])

@@ -15,7 +15,7 @@ from rank_increase.training import processes
 from rank_increase.training.loop import Job
 from rank_increase.training.recipe import Recipe
 from rank_increase.training.results import finished_metrics
-from rank_increase.training.snapshots import Snapshots
+from rank_increase.training.snapshots import Snapshots, snapshot_path, write_snapshot
 from scripts.probes import ablate_network, measure_condensation
 
 RUN = {"network": "x", "alpha": "1", "seed": 3}
@@ -76,7 +76,8 @@ def test_remade_network_is_as_good_as_the_trained_one(request, name):
         remade(run, seed=4)
 
 
-def test_gradient_is_the_quotient_of_differences(pattern_network):
+def test_gradient_is_the_quotient_of_differences(pattern_network, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)  # losses are float32
     network = remade(pattern_network)
     weights = network.weights(2)
     gradient = network.gradient(weights, 7)
@@ -101,6 +102,17 @@ def test_driving_matrix_drives_keys_and_queries(decoder):
     np.testing.assert_allclose(-gradient["layer_0.W_K"][0].numpy(), F.T @ W_Q, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("last", "expected"), [(4.0, [2, 3]), (3.9, [])])
+def test_window_is_from_grown_outer_weights_to_grown_keys_and_queries(tmp_path, last, expected):
+    outer, inner = [1.0, 1.9, 2.0, 9.0, 9.0], [1.0, 3.0, 1.0, last, 1.0]
+    for step in range(5):
+        weights = {f"layer_0.{name}": np.full((1, 2, 2), outer[step]) for name in condensation.OUTER}
+        weights |= {f"layer_0.{name}": np.full((1, 2, 2), inner[step]) for name in condensation.INNER}
+        weights["layer_0.W_1"] = np.full((1, 2, 2), 5.0 * 3 ** min(step, 1))
+        write_snapshot(snapshot_path(tmp_path, step), weights, [], step=step, epoch=step)
+    assert condensation.window(Snapshots(tmp_path)) == expected
+
+
 def test_linear_system_is_solved_for_a_single_direction():
     # F = f e_1 e_1^T: the sums and differences of the first rows grow and shrink, all other rows stay.
     F, time = np.zeros((2, 2)), 0.7
@@ -114,8 +126,7 @@ def test_linear_system_is_solved_for_a_single_direction():
 
 
 def test_condensation_tables(decoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(condensation, "GROWN", 1.05)
-    monkeypatch.setattr(condensation, "FOLLOWED", 1.2)
+    monkeypatch.setattr(condensation, "window", lambda snapshots: snapshots.steps[5:9])
     dataset, snapshots, _, options = decoder
     given = {key: options[key] for key in ("model", "recipe")}
     paths = tmp_path / "cosines.parquet", tmp_path / "key_query.parquet"
@@ -129,7 +140,7 @@ def test_condensation_tables(decoder, tmp_path, monkeypatch):
         leading = np.linalg.eigh(matrix)[1][:, -1]
         assert (np.diff(np.abs(leading)) > -0.05).all() or (np.diff(np.abs(leading)) < 0.05).all()
     steps = condensation.window(Snapshots(snapshots))
-    assert len(steps) > 2 and sorted(key_query["step"].unique()) == steps[1:]
+    assert sorted(key_query["step"].unique()) == steps[1:]
     first = key_query[(key_query["step"] == steps[1]) & (key_query["system"] == "measured")]
     assert (first["cosine"] > 0.99).all()  # two steps of a batch that is half of the data
     assert set(key_query.columns) == set(SCHEMAS["key_query"].names)

@@ -26,4 +26,4 @@ def test_step_of_sgd_is_no_longer_than_the_clip(job, clip):
     free._update(samples, labels, 0.5)
     whole = torch.cat([(b - a).flatten() for a, b in zip(free.model.parameters(), before, strict=True)])
     expected = whole * min(1, 0.5 * clip / whole.norm().item())
-    torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-8)
+    torch.testing.assert_close(moved, expected, rtol=1e-3, atol=2e-7)  # gains near 1 are rounded to 6e-8

@@ -205,7 +205,7 @@ SCHEMAS = {
             ("head", pa.int32()),
             ("weight", pa.dictionary(pa.int32(), pa.string())),
             # |cos| of each two rows of the weight, row by row; rows in the order of the leading eigenvector
-            ("cosines", pa.list_(pa.float32())),
+            ("cosines", pa.list_(pa.float64())),
         ]
     ),
     "key_query": pa.schema(

@@ -5,7 +5,7 @@ The full text could not be had: statements are those of its abstract and of summ
 gradient is the number of its singular values above a tenth of the largest.
 """
 
-import numpy as np
+import pandas as pd
 
 from rank_increase.evidence.claim import NotTested
 from rank_increase.registry import register
@@ -202,7 +202,7 @@ def prune_large(ablations):
 )
 def small_before_random(ablations):
     """Small neurons matter less than others."""
-    rows = ablations.astype({"ablation": str}).set_index(["ablation", "amount", "seed"])["accuracy"]
+    rows = _accuracies(ablations)
     differences = rows["smallest", PRUNED] - rows["random", PRUNED]
     return differences.min(), _count(ablations), f"by seed: {', '.join(f'{value:.3f}' for value in differences)}"
 
@@ -222,7 +222,7 @@ def _ranks(matrices, names):
 def _of(ablations, column):
     """Number of labels or of patterns with a label."""
     number = ablations[column].iloc[0]
-    if number is None or np.isnan(number):
+    if pd.isna(number):
         raise NotTested("data that is made of patterns")
     return int(number)
 
@@ -234,9 +234,15 @@ def _off(rows, wanted):
     return (rows["rank"] - wanted).abs().max(), _count(rows), f"ranks, of {wanted} expected: {details}"
 
 
+def _accuracies(ablations):
+    """Accuracy by ablation, amount and seed, a pandas.Series."""
+    rows = ablations.astype({"ablation": str})
+    return rows.set_index(["ablation", "amount", "seed"])["accuracy"].sort_index()
+
+
 def _kept(ablations, ablation, amount, worst=min):
     """Share of the accuracy that is left after an ablation."""
-    rows = ablations.astype({"ablation": str}).set_index(["ablation", "amount", "seed"])["accuracy"]
+    rows = _accuracies(ablations)
     if (ablation, amount) not in rows.index.droplevel("seed"):
         raise NotTested(f"the ablation {ablation} with {amount:g}")
     kept = rows[ablation, amount] / rows["whole", 0.0]

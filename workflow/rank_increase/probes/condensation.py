@@ -33,7 +33,7 @@ def cosines_frame(snapshots):
         for step in sorted(set(targets)):
             for head, cosines in enumerate(row_cosines(snapshots.weight(step, weight))):
                 order = np.argsort(np.linalg.eigh(cosines)[1][:, -1])
-                shown = cosines[order][:, order].astype(np.float32).round(3)
+                shown = cosines[order][:, order].round(3)
                 rows.append((step, layer, head, name, shown.ravel()))
     return pd.DataFrame(rows, columns=["step", "layer", "head", "weight", "cosines"])
 

@@ -9,7 +9,7 @@ from rank_increase.training.loop import initial_model
 
 
 class RemadeNetwork:
-    """A network whose weights can be set, in double precision on the CPU.
+    """A network whose weights can be set, in double precision (losses in single) on the CPU.
 
     Parameters
     ----------

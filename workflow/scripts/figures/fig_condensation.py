@@ -35,7 +35,7 @@ def main(
 
     First two rows: |cos| of each two rows of W_V and of W_Q at four steps of one run, in the order of the leading
     eigenvector; white is 0, dark is 1. Third row: Frobenius norms over their initial values; dashed: twice the initial
-    one. Last row: effective and stable rank of the weights and of their changes by training, on one axis each. Lines
+    one. Last row: effective and stable rank of the weights W and of their changes ΔW, each rank with one axis. Lines
     are means over all runs, heads and layers, bands their range.
 
     Parameters
@@ -74,8 +74,8 @@ def main(
     kinds = [(column, matrix) for column in ("effective_rank", "stable_rank") for matrix in ("trained", "delta")]
     for axes, (column, matrix) in zip(panels[3], kinds, strict=True):
         draw_over_steps(axes, rows[rows["matrix"] == matrix], column)
-        of = "weights" if matrix == "trained" else "changes"
-        axes.set_title(f"({next(letters)}) {column.replace('_', ' ')}, {of}")
+        of = "W" if matrix == "trained" else "ΔW"
+        axes.set_title(f"({next(letters)}) {column.replace('_', ' ')} of {of}")
         axes.set_ylim(bottom=0.9)
     for left, right in (panels[3][:2], panels[3][2:]):
         top = max(left.get_ylim()[1], right.get_ylim()[1])
