@@ -13,7 +13,8 @@ from rank_increase.options import Name, Positive, Share
 from rank_increase.registry import register
 from rank_increase.toy.staircase import Staircase
 
-OF_TRAINING = {"method", "step", "batch_size", "beta1", "beta2", "eps", "momentum", "max_time"}  # not of the problem
+# Settings that are not of the problem
+OF_TRAINING = {"method", "step", "batch_size", "beta1", "beta2", "eps", "momentum", "max_time", "full_flow_tolerance"}
 
 
 @register.claim(
