@@ -25,6 +25,7 @@ HEADS = ["epoch", "layer", "head"]
 METRICS = ["epoch", "step", "train_loss", "test_loss", "test_accuracy"]
 SHOWN = ("initial", "delta", "random_product", "noisy_factors")
 SCREEN = 1000  # points that a panel shows side by side; runs with more moments are thinned
+MANY, COARSE = 200, 200  # with more runs than so many, points are as few as so many: a page has at most 10 MB
 COLUMNS = {  # of each table, those that the page needs
     "trajectory": [*TOY_RUN, "rescaled_time", *COORDINATE, "value"],
     "losses": [*TOY_RUN, "rescaled_time", "loss"],
@@ -97,8 +98,9 @@ def toy_part(store, tables, variants):
         {key: rows for key, rows in tables[name].groupby(TOY_RUN, observed=True)} for name in ("losses", "events")
     )
     none = tables["events"].iloc[:0]
+    points = SCREEN if len(losses) <= MANY else COARSE
     runs = [
-        {**dict(zip(TOY_RUN, key, strict=True)), **_toy_run(store, rows, losses[key], events.get(key, none))}
+        {**dict(zip(TOY_RUN, key, strict=True)), **_toy_run(store, rows, losses[key], events.get(key, none), points)}
         for key, rows in trajectory.groupby(TOY_RUN, observed=True)
     ]
     runs.sort(key=lambda run: (list(variants).index(run["variant"]), run["seed"], -log_alpha(run["alpha"])))
@@ -120,7 +122,7 @@ def _limit(variant, variants):
     return next((name for name, form in variants.items() if {**form, "method": "flow"} == flow == form), None)
 
 
-def shown_moments(time, values):
+def shown_moments(time, values, points=SCREEN):
     """Moments of a run that a screen can tell apart, an array of indices; all of them if there are few.
 
     The last moment is kept before time or a curve has moved by more than a point since the one kept before.
@@ -130,21 +132,23 @@ def shown_moments(time, values):
     time : array, shape (moments,)
     values : array, shape (curves, moments)
         Curves that share an axis.
+    points : int
+        Points that the screen shows side by side.
     """
-    if len(time) <= SCREEN:
+    if len(time) <= points:
         return np.arange(len(time))
     curves = np.vstack([time / (time[-1] - time[0]), values / (np.abs(values).max() or 1)])
     kept = [0]
     for moment in range(1, len(time) - 1):
-        if np.abs(curves[:, moment + 1] - curves[:, kept[-1]]).max() > 1 / SCREEN:
+        if np.abs(curves[:, moment + 1] - curves[:, kept[-1]]).max() > 1 / points:
             kept.append(moment)
     return np.array([*kept, len(time) - 1])
 
 
-def _toy_run(store, rows, losses, events):
+def _toy_run(store, rows, losses, events, points):
     rows, moments = rows.astype({"product": str}), losses.sort_values("rescaled_time")
     values = rows.pivot(index=["product", "layer", "head", "index"], columns="rescaled_time", values="value")
-    shown = shown_moments(moments["rescaled_time"].to_numpy(), values.to_numpy())
+    shown = shown_moments(moments["rescaled_time"].to_numpy(), values.to_numpy(), points)
     moments, values = moments.iloc[shown], values.iloc[:, shown]
     shape = rows["layer"].nunique(), rows["head"].nunique(), -1, len(moments)
     activated = events[events["direction"] > 0].sort_values("rescaled_time")
