@@ -25,7 +25,7 @@ HEADS = ["epoch", "layer", "head"]
 METRICS = ["epoch", "step", "train_loss", "test_loss", "test_accuracy"]
 SHOWN = ("initial", "delta", "random_product", "noisy_factors")
 SCREEN = 1000  # points that a panel shows side by side; runs with more moments are thinned
-MANY, COARSE = 200, 200  # with more runs than so many, points are as few as so many: a page has at most 10 MB
+MANY, COARSE = 200, 80  # with more runs than so many, points are as few as so many: a page has at most 10 MB
 COLUMNS = {  # of each table, those that the page needs
     "trajectory": [*TOY_RUN, "rescaled_time", *COORDINATE, "value"],
     "losses": [*TOY_RUN, "rescaled_time", "loss"],
