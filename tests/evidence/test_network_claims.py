@@ -139,6 +139,7 @@ def test_growth_is_from_the_minimum_after_the_warm_up():
     assert outcomes(table)["rank_grows"].value == pytest.approx(3)
     later = outcomes(table, warmups={"x": 1})["rank_grows"]
     assert later.value == pytest.approx(3)  # the snapshot at the end of the warm-up counts
+    assert later.details.endswith("; from the minimum over all steps, at step 10: 3.00")
     assert outcomes(table, warmups={"x": 2})["rank_grows"].details == "3 snapshots after the warm-up"
     ranks[5] = 0.5
     found = outcomes(measures(lambda seed, alpha, epoch, layer, head: ranks[epoch]))["rank_grows"]

@@ -124,7 +124,7 @@ def _ratio(deltas, reference, alpha, what):
 def rank_grows(measures, *, alpha: Alpha, warmups: dict | None = None):
     """The stable rank of the delta grows from its minimum."""
     found = {name: _growth(_ranks(measures, alpha, name), warmups or {}) for name in ("delta", *RANDOM_CHANGES)}
-    growth = found["delta"]["growth"]
+    growth, overall = found["delta"]["growth"], _growth(_ranks(measures, alpha, "delta"), {})
     runs = _by_run(growth)
     value = _interval(runs, alpha)[0]
     layers = growth.groupby("layer")
@@ -135,6 +135,8 @@ def rank_grows(measures, *, alpha: Alpha, warmups: dict | None = None):
         f"minimum at step {found['delta']['step'].median():.0f}",
         f"rank correlation with the step from there on {found['delta']['rho'].median():.2f}",
         *(f"{_named(name)} {_mean(_by_run(found[name]['growth'])):.2f}" for name in RANDOM_CHANGES if len(found[name])),
+        f"from the minimum over all steps, at step {overall['step'].median():.0f}:"
+        f" {_mean(_by_run(overall['growth'])):.2f}",
     ]
     return value, _count(growth), "; ".join(details)
 
