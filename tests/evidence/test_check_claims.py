@@ -14,13 +14,14 @@ from test_condensation_claims import CASES as CONDENSATION_CASES
 from test_full_weights_claims import CASES as FULL_CASES
 from test_linear_attention_claims import CASES as LINEAR_CASES
 from test_network_claims import CASES as NETWORK_CASES
-from test_network_claims import GOOD
+from test_network_claims import GOOD, one_by_one, spectra
 from test_patterns_claims import CASES as PATTERN_CASES
 from test_toy_claims import CASES as TOY_CASES
 from test_toy_claims import NOTHING
 from test_toy_structures_claims import CASES as STRUCTURE_CASES
 from test_trainings_claims import CASES as TRAININGS_CASES
 
+NETWORKS = {"measures": GOOD, "spectra": spectra(one_by_one)}
 DEMO = Path(__file__).parents[2] / "config/config.yaml"
 
 
@@ -48,7 +49,7 @@ def test_every_declared_claim_has_data_that_support_it_and_data_that_refute_it()
 
 
 def test_the_rule_writes_all_claims_to_table_and_pages(checked):
-    table, markdown, html = checked(NOTHING | TOY_CASES["theorem.distance"][0] | {"measures": GOOD})
+    table, markdown, html = checked(NOTHING | TOY_CASES["theorem.distance"][0] | NETWORKS)
     frame = read_table(table).set_index("id")
     assert len(frame) == len(declared_claims()) + len(NETWORK_CASES)  # those are tested for both products
     assert frame.loc["theorem.distance", "verdict"] == "supported"
@@ -60,7 +61,7 @@ def test_the_rule_writes_all_claims_to_table_and_pages(checked):
         assert frame.loc[name, "reason"] in markdown.read_text()
 
 
-@pytest.mark.parametrize("tables", [{"measures": GOOD}, NOTHING, {}], ids=["networks", "toy", "nothing"])
+@pytest.mark.parametrize("tables", [NETWORKS, NOTHING, {}], ids=["networks", "toy", "nothing"])
 def test_claims_about_what_a_study_does_not_run_are_not_tested(checked, tables):
     frame = read_table(checked(tables)[0]).set_index("id")
     about_networks = frame.index.str.startswith("vit.")
@@ -70,11 +71,11 @@ def test_claims_about_what_a_study_does_not_run_are_not_tested(checked, tables):
     assert (frame.loc[frame["verdict"] == "not tested", "details"] != "").all()
 
 
-def test_a_table_of_singular_values_that_no_claim_asks_for_is_not_read(checked, tmp_path):
-    unreadable = tmp_path / "spectra.parquet"
+def test_a_table_that_no_claim_asks_for_is_not_read(checked, tmp_path):
+    unreadable = tmp_path / "metrics.parquet"
     unreadable.write_text("")
     outputs = [tmp_path / f"claims.{format}" for format in ("parquet", "md", "html")]
-    check_claims.main({"spectra": [unreadable]}, *outputs, study=STUDY, labels={}, extensions=[], provenance={})
+    check_claims.main({"metrics": [unreadable]}, *outputs, study=STUDY, labels={}, extensions=[], provenance={})
     assert outputs[0].exists()
 
 

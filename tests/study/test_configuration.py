@@ -650,7 +650,7 @@ def test_a_key_may_be_in_several_sections_and_in_several_entries_of_a_list(tmp_p
 
 def test_where_there_is_no_config_file_those_there_are_are_named(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"nosuch.yaml; studies in .*/config: defaults, demo, .*paper, template, theory\.$"
+        ConfigError, match=r"nosuch.yaml; studies in .*/config: .*defaults, demo, .*paper, template, theory\.$"
     ):
         read_config(ROOT / "config" / "nosuch.yaml")
     with pytest.raises(ConfigError, match=r"nosuch.yaml; studies in .*: none\.$"):

@@ -64,8 +64,8 @@ def test_every_target_reads_the_study_before_snakemake_does(tree, target):
     [
         (
             "nosuch",
-            "there is no config/nosuch.yaml; studies in config:"
-            " defaults, demo, laptop, nameless, notepad, paper, tabs, template, theory, tiny, wrong.",
+            "there is no config/nosuch.yaml; studies in config: cifar10, condensation, defaults, demo, language,"
+            " language_larger, laptop, nameless, neighbours, notepad, paper, tabs, template, theory, tiny, wrong.",
         ),
         ("tabs", "config/tabs.yaml is not YAML: line 3: indent with spaces instead of tabs."),
         (

@@ -119,8 +119,8 @@ def test_status_is_a_table_that_a_person_can_read(study):
     assert tables[:4] == [
         ["finished", "running", "stopped", "waiting", "of"],
         ["toy", "runs", "1", "19", "20"],
-        ["networks", "1", "1", "1", "0", "3"],
-        ["their", "spectra", "1", "2", "3"],
+        ["networks", "1", "1", "1", "6", "9"],
+        ["their", "spectra", "1", "8", "9"],
     ]
     digits = ["digits,", "alpha", "0.1,", "seed", "0", "2", "of", "30", "1.000", "25.0%", "1000"]
     assert tables[5] == [*digits, "<", "1", "min", "20", "s", "ago", "node7", "4711"]

@@ -14,7 +14,7 @@ from rank_increase.study.configuration import read_config, read_study
 from rank_increase.study.plan import describe, job_counts
 
 ROOT = Path(__file__).parents[2]
-RUNS = {"config": 9, "laptop": 18, "cifar10": 22, "paper": 5 * 3 + 3 + 1, "template": 0, "theory": 0}  # of networks
+RUNS = {"config": 9, "laptop": 18, "cifar10": 22, "paper": 5 * 3 + 3 + 1 + 3, "template": 0, "theory": 0}  # of networks
 RUNS |= {"neighbours": 74, "condensation": 10, "language": 14, "language_larger": 1}
 
 

@@ -20,10 +20,10 @@ def test_step_of_sgd_is_no_longer_than_the_clip(job, clip):
     run = run_of(replace(job, recipe=settings))
     before = [parameter.detach().clone() for parameter in run.model.parameters()]
     samples, labels = next(run.batches.train(1))
-    run._update(samples, labels, 0.5)
+    run.update(samples, labels, 0.5)
     moved = torch.cat([(b - a).flatten() for a, b in zip(run.model.parameters(), before, strict=True)])
     free = run_of(replace(job, scratch=f"{job.scratch}_free", recipe=recipe(optimizer={"name": "sgd"}, augment=False)))
-    free._update(samples, labels, 0.5)
+    free.update(samples, labels, 0.5)
     whole = torch.cat([(b - a).flatten() for a, b in zip(free.model.parameters(), before, strict=True)])
     expected = whole * min(1, 0.5 * clip / whole.norm().item())
     torch.testing.assert_close(moved, expected, rtol=1e-3, atol=2e-7)  # gains near 1 are rounded to 6e-8

@@ -456,6 +456,9 @@ def expected_values(tables, steps):
 
 def check_table(claims, tables, steps):
     claims, values = claims.set_index("id"), expected_values(tables, steps)
+    of_others = claims.index.str.startswith(("condensation.", "patterns."))  # about models that the study lacks
+    assert of_others.any() and set(claims.loc[of_others, "verdict"]) == {"not tested"}
+    claims = claims[~of_others]
     assert len(claims) == len(CRITERIA)
     assert set(claims.index) == set(CRITERIA) == set(values)
     for name, (relation, threshold) in CRITERIA.items():

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+SHOWN = ("W_V", "W_Q")  # in heat maps
 WEIGHT_COLORS = {"W_V": "#1f5fb4", "W_1": "#2e8b57", "W_2": "#b8860b", "W_K": "#c00000", "W_Q": "#7b3294"}
 WEIGHT_LABELS = {"W_V": "$W_V$", "W_1": "$W_1$", "W_2": "$W_2$", "W_K": "$W_K$", "W_Q": "$W_Q$", "W_O": "$W_O$"}
 
@@ -39,3 +40,29 @@ def draw_over_steps(axes, rows, column):
         axes.plot(mean.index, mean, color=color, label=WEIGHT_LABELS[weight])
         axes.fill_between(mean.index, of_weight.min(), of_weight.max(), color=color, alpha=0.15, lw=0)
     axes.set(xscale="log", xlabel="step")
+
+
+def draw_cosine_rows(figure, panels, cosines, letters):
+    """Heat maps of the weights `SHOWN`, a row of panels each and a column for each step of the table "cosines"."""
+    for row, weight in zip(panels, SHOWN, strict=True):
+        of_weight = cosines[cosines["weight"].astype(str) == weight].sort_values("step")
+        for axes, (_, one) in zip(row, of_weight.iterrows(), strict=False):
+            image = draw_cosines(axes, one["cosines"])
+            axes.set_title(f"({next(letters)}) {WEIGHT_LABELS[weight]}, step {one['step']}")
+        for axes in row[len(of_weight) :]:
+            axes.set_visible(False)
+    figure.colorbar(image, ax=panels.ravel().tolist(), shrink=0.6, label="|cos| of rows")
+
+
+def draw_ranks(panels, rows, letters):
+    """Effective and stable rank of the weights and of their changes: four panels, two to an axis."""
+    kinds = [(column, matrix) for column in ("effective_rank", "stable_rank") for matrix in ("trained", "delta")]
+    for axes, (column, matrix) in zip(panels, kinds, strict=True):
+        draw_over_steps(axes, rows[rows["matrix"] == matrix], column)
+        of = "weights" if matrix == "trained" else "changes"
+        axes.set_title(f"({next(letters)}) {column.replace('_', ' ')}, {of}")
+        axes.set_ylim(bottom=0.9)
+    for left, right in (panels[:2], panels[2:]):
+        top = max(left.get_ylim()[1], right.get_ylim()[1])
+        left.set_ylim(top=top)
+        right.set_ylim(top=top)

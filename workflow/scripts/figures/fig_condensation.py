@@ -3,7 +3,7 @@
 from string import ascii_lowercase
 from typing import TYPE_CHECKING
 
-from rank_increase.figures.condensation import WEIGHT_LABELS, draw_cosines, draw_over_steps
+from rank_increase.figures.condensation import draw_cosine_rows, draw_over_steps, draw_ranks
 from rank_increase.figures.job import draw
 from rank_increase.figures.style import new_panels
 from rank_increase.options import Alpha, Name, Seed
@@ -12,9 +12,7 @@ from rank_increase.registry import register
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-SHOWN = ("W_V", "W_Q")  # in heat maps
-STEPS = 4
-NETWORKS = 4  # whose norms are shown
+STEPS, NETWORKS = 4, 4  # of heat maps, and whose norms are shown
 
 
 @register.figure(
@@ -52,14 +50,7 @@ def main(
     cosines = tables.read("cosines", network=network, alpha=alpha, seed=seed, layer=0, head=0)
     figure, panels = new_panels(4, STEPS, 7.2)
     letters = iter(ascii_lowercase)
-    for row, weight in zip(panels, SHOWN, strict=False):
-        of_weight = cosines[cosines["weight"].astype(str) == weight].sort_values("step")
-        for axes, (_, one) in zip(row, of_weight.iterrows(), strict=False):
-            image = draw_cosines(axes, one["cosines"])
-            axes.set_title(f"({next(letters)}) {WEIGHT_LABELS[weight]}, step {one['step']}")
-        for axes in row[len(of_weight) :]:
-            axes.set_visible(False)
-    figure.colorbar(image, ax=panels[:2].ravel().tolist(), shrink=0.6, label="|cos| of rows")
+    draw_cosine_rows(figure, panels[:2], cosines, letters)
     shown = networks[:NETWORKS]
     for axes, name in zip(panels[2], shown, strict=False):
         rows = tables.read("matrices", network=name, alpha=alpha, matrix="trained")
@@ -70,17 +61,7 @@ def main(
     for axes in panels[2][len(shown) :]:
         axes.set_visible(False)
     panels[2][0].set_ylabel("norm / initial norm")
-    rows = tables.read("matrices", network=network, alpha=alpha).astype({"matrix": str})
-    kinds = [(column, matrix) for column in ("effective_rank", "stable_rank") for matrix in ("trained", "delta")]
-    for axes, (column, matrix) in zip(panels[3], kinds, strict=True):
-        draw_over_steps(axes, rows[rows["matrix"] == matrix], column)
-        of = "W" if matrix == "trained" else "ΔW"
-        axes.set_title(f"({next(letters)}) {column.replace('_', ' ')} of {of}")
-        axes.set_ylim(bottom=0.9)
-    for left, right in (panels[3][:2], panels[3][2:]):
-        top = max(left.get_ylim()[1], right.get_ylim()[1])
-        left.set_ylim(top=top)
-        right.set_ylim(top=top)
+    draw_ranks(panels[3], tables.read("matrices", network=network, alpha=alpha).astype({"matrix": str}), letters)
     figure.legend(*panels[3][0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure
 
