@@ -344,6 +344,8 @@ def of_network(measures, spectra, network, product, warmup):
         medians["values_in_turn"].append(np.median([time for time in times if time > 0]))
     ends = {kind: interval(of_runs) for kind, of_runs in medians.items()}
     found = {kind: ends[kind][kind.startswith("delta")] for kind in kinds}
+    if after["step"].nunique() < 3:  # snapshots after the warm-up
+        found["rank_grows"] = math.nan
     by_scale = []
     for _, of_seed in where(rows, matrix="delta", step=last).groupby("seed"):
         if of_seed["alpha"].nunique() >= 3:

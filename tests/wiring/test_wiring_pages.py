@@ -22,6 +22,7 @@ ROUNDED = {
     "trajectory": ["value", "log_value"],
     "perturbations": ["value", "reference"],
     "spectra": ["singular_values"],
+    "matrices": ["relative_norm", "stable_rank", "effective_rank", "row_cosine", "singular_values"],
 }
 
 
