@@ -138,8 +138,11 @@ def table_files(folder):
 def test_published_claims_follow_from_the_published_tables(folder, tmp_path):
     config = read_config(ROOT / "config" / f"{'config' if folder.name == 'demo' else folder.name}.yaml")
     study = read_study(config)
-    variants = all_variant_settings(study)
-    study = {**study.model_dump(include={"study", "toy", "assumptions"}), "variants": variants}
+    of_runs = {
+        "variants": all_variant_settings(study),
+        "warmups": {name: network.recipe.warmup_epochs for name, network in study.networks.items()},
+    }
+    study = {**study.model_dump(include={"study", "toy", "assumptions"}), **of_runs}
     outputs = [tmp_path / f"claims.{format}" for format in ("parquet", "md", "html")]
     check_claims.main(table_files(folder), *outputs, study=study, labels={}, extensions=(), provenance={})
     found, kept = (read_table(path / "claims.parquet").set_index("id") for path in (tmp_path, folder))
