@@ -132,7 +132,8 @@ def toy_claims():
     rows = []
     for row in tested("theory"):
         measured = f"{short(row.value)} ({row.relation} {short(row.threshold)})"
-        rows.append([f"{MARKS[row.verdict]} {row.verdict}", row.statement, row.source, measured, row.n])
+        statement = row.statement.replace("|", "\\|")
+        rows.append([f"{MARKS[row.verdict]} {row.verdict}", statement, row.source, measured, row.n])
     return table(["verdict", "claim", "paper", "measured (threshold)", "rests on"], rows)
 
 
