@@ -23,11 +23,7 @@ ALLOWED = {"torch", "numpy", "pandas", "pyarrow", "safetensors", "pillow"}
 # Runs a module as if of all that this project needs only `ALLOWED` were installed.
 BARE = """
 import runpy, sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {missing}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing())
+sys.modules.update(dict.fromkeys({missing}))  # None: an import fails, and nothing is found
 sys.argv[0] = "gpu_check"
 runpy.run_module("rank_increase.gpu_check", run_name="__main__")
 """

@@ -119,6 +119,8 @@ def _runs(runs, out):
         for (product, layer), values in _stable_ranks(path.with_name("spectra.parquet")):
             title = f"{name}: stable rank of the change of {PRODUCT_NAMES[product]}"
             ranks.setdefault(title, {})[f"layer {layer + 1}"] = values
+    if not rows:  # no run has come to the end of its first epoch
+        return f"<p>{NOT_MEASURED}</p>"
     head = ["run", "epochs", "train loss", "test accuracy", "samples/s (median over epochs)"]
     charts = [_chart(f"{split} loss", curves) for split, curves in losses.items()]
     charts += [_chart(title, curves) for title, curves in ranks.items()]
