@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from rank_increase.data.batches import Batches
 from rank_increase.data.packed import open_dataset, pack
 from rank_increase.data.sources.anchor import anchor
 from rank_increase.data.sources.patterns import patterns
@@ -82,7 +83,7 @@ def test_gradient_is_the_quotient_of_differences(pattern_network, monkeypatch):
     weights = network.weights(2)
     gradient = network.gradient(weights, 7)
     rng = np.random.default_rng(0)
-    samples, labels = network._samples("train", 7)
+    samples, labels = (part[:7] for part in network._train)
     for name, weight in weights.items():
         direction = torch.from_numpy(rng.standard_normal(tuple(weight.shape)))
         losses = []
@@ -174,3 +175,23 @@ def test_truncation_to_full_rank_changes_nothing(pattern_network):
     frame = ablations.ablations_frame(opened, network, 0, classes=8, patterns=None)
     accuracy = frame.set_index(["ablation", "amount"])["accuracy"]
     assert accuracy["truncated", 8.0] == accuracy["whole", 0.0] and frame["patterns"].isna().all()
+
+
+def test_only_the_samples_that_are_used_are_asked_for(tmp_path):
+    """Of a part of the dataset with shuffled labels: gradients are those of one batch of the whole part."""
+    model = {"family": "patterns", "neurons": 6, "depth": 1}
+    source = patterns("", 1, relevant=2, patterns=6, dim=8, train=80, test=50)
+    part = {"train_samples": 40, "test_samples": 30, "shuffled_labels": True}
+    settings = {"epochs": 2, "learning_rate": 0.1, "snapshots": 2, **part}
+    dataset, snapshots, _, options = run = trained(tmp_path, source, model, **settings)
+    network = remade(run)
+    batches = Batches(open_dataset(dataset), torch.device("cpu"), batch_size=40, seed=0, **part)
+    samples, labels = next(iter(batches.train(1)))
+    network.model.set_weights(network.weights(0))
+    outputs = network.model(batches.inputs(samples).double())
+    loss = torch.nn.functional.cross_entropy(outputs, labels)
+    expected = dict(zip(network.weights(0), torch.autograd.grad(loss, list(network.model.parameters())), strict=True))
+    for name, gradient in network.gradient(network.weights(0)).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-9)
+    right = sum((network.model(batches.inputs(s).double()).argmax(-1) == y).sum().item() for s, y in batches.test(7))
+    assert network.accuracy(network.weights(0)) == pytest.approx(right / 30)

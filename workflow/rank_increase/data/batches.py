@@ -93,6 +93,10 @@ class Batches:
         for chosen, (samples, labels) in zip(places, self._train.read(wanted), strict=True):
             yield _crop_and_flip(samples, shifts[chosen], flips[chosen], margin) if self._augment else samples, labels
 
+    def train_at_once(self):
+        """All samples of the train split that are used, in the order of the dataset, and their labels."""
+        return next(self._train.read([np.arange(self._count)]))
+
     def test(self, size):
         """Yield samples and labels of this process's part of the test split, at most `size` at a time."""
         places = np.arange(self._test.count)

@@ -243,6 +243,11 @@ def _word(value):
     return number(value) if isinstance(value, int | float) else str(value)
 
 
+def counted(number, noun):
+    """A number with its noun, such as "1 seed" or "3 seeds"."""
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
 def lower_end(outcomes):
     """Lower end of the 95 % Clopper-Pearson interval, two-sided, of the share of true ones among `outcomes`."""
     from scipy.stats import beta  # takes longer to import than all claims to test

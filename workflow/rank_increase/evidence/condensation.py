@@ -7,7 +7,7 @@ the norm.
 
 import numpy as np
 
-from rank_increase.evidence.claim import NotTested
+from rank_increase.evidence.claim import NotTested, counted
 from rank_increase.registry import register
 
 OUTER = ["W_V", "W_1", "W_2"]
@@ -227,5 +227,4 @@ def one_direction(cosines, key_query):
 
 
 def _count(rows):
-    seeds = rows["seed"].nunique()
-    return f"{seeds} seed{'s' if seeds > 1 else ''}"
+    return counted(rows["seed"].nunique(), "seed")

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from rank_increase.evidence.claim import NotTested
+from rank_increase.evidence.claim import NotTested, counted
 from rank_increase.notation import RANDOM_CHANGES
 from rank_increase.options import Alpha
 from rank_increase.registry import register
@@ -100,7 +100,7 @@ def _ratio(deltas, reference, alpha, what):
     ratios = (deltas.set_index(HEAD)["stable_rank"] / reference).dropna()
     runs = _by_run(ratios)
     value = _interval(runs, alpha)[1]
-    details = _seeds(runs, "median") + f"; {(ratios < 1).mean():.0%} of the heads are below {what}"
+    details = _seeds(runs) + f"; {(ratios < 1).mean():.0%} of the heads are below {what}"
     return value, _count(ratios), details
 
 
@@ -129,7 +129,7 @@ def rank_grows(measures, *, alpha: Alpha, warmups: dict | None = None):
     value = _interval(runs, alpha)[0]
     layers = growth.groupby("layer")
     details = [
-        _seeds(runs, "median"),
+        _seeds(runs),
         f"{(growth > GROWN).mean():.0%} of the heads grow by a quarter",
         "by layer " + ", ".join(f"{median:.2f}" for median in layers.median()),
         f"minimum at step {found['delta']['step'].median():.0f}",
@@ -210,7 +210,7 @@ def values_in_turn(spectra, *, alpha: Alpha):
     steps = heads[0][1]
     seen = [np.abs(np.log(np.maximum(steps, 1) / at)).argmin() for at in np.geomspace(steps[-1] / 64, steps[-1], 4)]
     details = [
-        _seeds(runs, "median"),
+        _seeds(runs),
         "median steps to half of the final size " + ", ".join(f"{time:.0f}" for time in times.median()),
         "final sizes over the largest " + ", ".join(f"{size:.2f}" for size in last),
         "singular values above a tenth of the final largest: "
@@ -274,10 +274,10 @@ def rank_grows_with_scale(measures):
     runs = rhos.groupby("seed").median()
     value = _interval(runs, "1, for example,", ratios=False)[0]
     details = (
-        f"{_seeds(runs, 'median')}; monotone in {monotone.sum()} of {len(monotone)} layers; stable rank at the largest"
+        f"{_seeds(runs)}; monotone in {monotone.sum()} of {len(monotone)} layers; stable rank at the largest"
         f" scale over that at the smallest {_mean(effect):.2f}"
     )
-    n = f"{_seed_count(len(runs))}, {means['alpha'].nunique()} init scales, {len(rhos)} layers"
+    n = f"{counted(len(runs), 'seed')}, {means['alpha'].nunique()} init scales, {len(rhos)} layers"
     return value, n, details
 
 
@@ -328,8 +328,8 @@ def _interval(runs, alpha, ratios=True):
     return tuple(map(math.exp, ends)) if ratios else ends
 
 
-def _seeds(runs, what):
-    return f"{what} of seed " + ", ".join(f"{seed}: {value:.2f}" for seed, value in runs.items())
+def _seeds(runs):
+    return "median of seed " + ", ".join(f"{seed}: {value:.2f}" for seed, value in runs.items())
 
 
 def _named(matrix):
@@ -338,8 +338,4 @@ def _named(matrix):
 
 def _count(by_head):
     seeds = by_head.index.get_level_values("seed").nunique()
-    return f"{_seed_count(seeds)}, {len(by_head) // seeds} heads each"
-
-
-def _seed_count(seeds):
-    return f"{seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{counted(seeds, 'seed')}, {len(by_head) // seeds} heads each"

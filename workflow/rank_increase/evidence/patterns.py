@@ -7,7 +7,7 @@ gradient is the number of its singular values above a tenth of the largest.
 
 import pandas as pd
 
-from rank_increase.evidence.claim import NotTested
+from rank_increase.evidence.claim import NotTested, counted
 from rank_increase.registry import register
 
 SHARE = 0.1  # of the largest singular value
@@ -250,5 +250,4 @@ def _kept(ablations, ablation, amount, worst=min):
 
 
 def _count(rows):
-    seeds = rows["seed"].nunique()
-    return f"{seeds} seed{'s' if seeds > 1 else ''}"
+    return counted(rows["seed"].nunique(), "seed")

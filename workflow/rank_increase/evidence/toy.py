@@ -11,7 +11,7 @@ Thresholds are orders of magnitude, halves or conventions. They follow from the 
 
 import numpy as np
 
-from rank_increase.evidence.claim import ENOUGH, NotTested, lower_end
+from rank_increase.evidence.claim import ENOUGH, NotTested, counted, lower_end
 from rank_increase.notation import alpha_label, log_alpha, sort_alphas
 from rank_increase.options import Alpha, Name, Positive, Share
 from rank_increase.registry import register
@@ -517,7 +517,7 @@ def _in_problems(holds, missing, details):
 
 def _problem_list(seeds):
     seeds = sorted(set(seeds))
-    return f"{len(seeds)} problem{'s' if len(seeds) > 1 else ''} (seed {', '.join(map(str, seeds))})"
+    return f"{counted(len(seeds), 'problem')} (seed {', '.join(map(str, seeds))})"
 
 
 def _numbers(values):

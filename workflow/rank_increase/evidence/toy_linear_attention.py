@@ -8,7 +8,7 @@ Thresholds are orders of magnitude, or conventions. They follow from the wording
 
 import numpy as np
 
-from rank_increase.evidence.claim import NotTested
+from rank_increase.evidence.claim import NotTested, counted
 from rank_increase.notation import alpha_label, sort_alphas
 from rank_increase.registry import register
 
@@ -208,7 +208,7 @@ def _at_smallest_alpha(values, worst):
     }
     smallest = list(by_alpha)[-1]
     details = ", ".join(f"{worst(of_alpha):.3g} ({alpha})" for alpha, of_alpha in by_alpha.items())
-    return worst(by_alpha[smallest]), f"{_problems(len(by_alpha[smallest]))}, {alpha_label(smallest)}", details
+    return worst(by_alpha[smallest]), f"{counted(len(by_alpha[smallest]), 'problem')}, {alpha_label(smallest)}", details
 
 
 def _from_two_alphas(rows, measure):
@@ -217,9 +217,5 @@ def _from_two_alphas(rows, measure):
     if len(alphas) < 2:
         raise NotTested("linear attention of this parametrisation from two init scales")
     values = [measure(*(runs[alpha, seed] for alpha in alphas)) for seed in sorted(rows["seed"].unique())]
-    n = f"{_problems(len(values))}, {' and '.join(map(alpha_label, alphas))}"
+    n = f"{counted(len(values), 'problem')}, {' and '.join(map(alpha_label, alphas))}"
     return max(values), n, f"median over problems: {np.median(values):.3g}"
-
-
-def _problems(count):
-    return f"{count} problem{'s' if count > 1 else ''}"

@@ -107,3 +107,35 @@ def scale_linear_layers(modules, scale):
             if isinstance(layer, nn.Linear):
                 for parameter in layer.parameters():
                     parameter *= scale
+
+
+class AttentionModel(nn.Module):
+    """A model with `blocks`, each with `attention`, and a `head`: what is measured, and what the init scale changes."""
+
+    def scale_initial_weights(self, scale):
+        """Multiply the initial values of all layers except the embeddings by `scale`, in place.
+
+        The paper varies "the initialization scale of all layers by multiplying their initial values by a scale factor
+        (we fix the scale of the initial token mapper)". Layers are the linear ones, with their biases: attention, MLP
+        and head. The token mapper turns a sample into tokens: embeddings, class token and positions. LayerNorm keeps
+        its gain of 1 and bias of 0, which are not random initial values: a scaled gain would act as a second factor
+        `scale` on the next layer.
+
+        Parameters
+        ----------
+        scale : float
+            The alpha of a run; 1 leaves torch's default initial values as they are.
+        """
+        scale_linear_layers([self.blocks, self.head], scale)
+
+    def products(self):
+        """The products to measure: a list of `Product`."""
+        return attention_products(len(self.blocks))
+
+    def matrices(self):
+        """The single matrices to measure: a list of `Matrix`."""
+        return attention_matrices(len(self.blocks))
+
+    def weights(self):
+        """Weights for snapshots, by name: the factors of `products`, tensors on the model's device."""
+        return attention_weights([block.attention for block in self.blocks])

@@ -3,19 +3,14 @@
 import torch
 from torch import nn
 
-from rank_increase.networks.attention import (
-    attention_matrices,
-    attention_products,
-    attention_weights,
-    scale_linear_layers,
-)
+from rank_increase.networks.attention import AttentionModel
 from rank_increase.networks.vit import Block
 from rank_increase.options import Count, NotNegative
 from rank_increase.registry import register
 
 
 @register.model("gpt")
-class GPT(nn.Module):
+class GPT(AttentionModel):
     """A decoder like GPT-2 [RWC+19]: pre-LayerNorm, GELU, learned positions, causal attention, no dropout.
 
     Three things differ from GPT-2: as in the vision transformer, W_K, W_Q, W_V, W_O have no biases; all linear layers
@@ -76,19 +71,3 @@ class GPT(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
-
-    def scale_initial_weights(self, scale):
-        """Multiply the initial values of all layers except the embeddings by `scale`, in place, as of the ViT."""
-        scale_linear_layers([self.blocks, self.head], scale)
-
-    def products(self):
-        """The products to measure: a list of `attention.Product`."""
-        return attention_products(len(self.blocks))
-
-    def matrices(self):
-        """The single matrices to measure: a list of `attention.Matrix`."""
-        return attention_matrices(len(self.blocks))
-
-    def weights(self):
-        """Weights for snapshots, by name: the factors of `products`, tensors on the model's device."""
-        return attention_weights([block.attention for block in self.blocks])

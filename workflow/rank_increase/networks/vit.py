@@ -5,14 +5,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from rank_increase.networks.attention import (
-    Attention,
-    attention_matrices,
-    attention_products,
-    attention_weights,
-    scale_linear_layers,
-    without_autocast,
-)
+from rank_increase.networks.attention import Attention, AttentionModel, without_autocast
 from rank_increase.options import Count, NotNegative
 from rank_increase.registry import register
 
@@ -35,7 +28,7 @@ class Block(nn.Module):
 
 
 @register.model("vit")
-class VisionTransformer(nn.Module):
+class VisionTransformer(AttentionModel):
     """A ViT [DBK+20] that classifies by a class token: pre-LayerNorm, GELU, learned positions, no dropout.
 
     Under autocast, the residual stream is bfloat16; the norms, and the classifier with its logits, are float32.
@@ -124,31 +117,3 @@ class VisionTransformer(nn.Module):
             x = self.blocks[-1](x, first_only=True)[:, 0]
         with without_autocast(x.device):
             return self.head(self.norm(x.to(self.head.weight.dtype)))
-
-    def scale_initial_weights(self, scale):
-        """Multiply the initial values of all layers except the token embedding by `scale`, in place.
-
-        The paper varies "the initialization scale of all layers by multiplying their initial values by a scale factor
-        (we fix the scale of the initial token mapper)". Layers are the linear ones, with their biases: attention, MLP
-        and classifier. The token mapper turns an image into tokens: patch embedding, class token and positions.
-        LayerNorm keeps its gain of 1 and bias of 0, which are not random initial values: a scaled gain would act as a
-        second factor `scale` on the next layer.
-
-        Parameters
-        ----------
-        scale : float
-            The alpha of a run; 1 leaves torch's default initial values as they are.
-        """
-        scale_linear_layers([self.blocks, self.head], scale)
-
-    def products(self):
-        """The products to measure: a list of `attention.Product`."""
-        return attention_products(len(self.blocks))
-
-    def matrices(self):
-        """The single matrices to measure: a list of `attention.Matrix`."""
-        return attention_matrices(len(self.blocks))
-
-    def weights(self):
-        """Weights for snapshots, by name: the factors of `products`, tensors on the model's device."""
-        return attention_weights([block.attention for block in self.blocks])

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PUBLISHED = ROOT / "results" / "published"
 STUDIES = ("theory", "demo", "laptop")
 HEADLINE_SEED = 99
-# Sentences of the README: text, and what each number in it is: study, claim, and the verdict that the text assumes.
+# Sentences of the README, and the claims that each rests on: study, claim, and the verdict that the text assumes. Their
+# names stand for their values in the text.
 FINDINGS = [
     (
         "**The theorem's limit law holds, with its constants.** As α falls, the loss converges to the staircase"

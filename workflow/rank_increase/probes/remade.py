@@ -31,7 +31,7 @@ class RemadeNetwork:
     """
 
     def __init__(self, dataset, snapshots, *, model, recipe, alpha, seed, extensions=()):
-        self._dataset, self._snapshots = dataset, snapshots
+        self._snapshots = snapshots
         self.model = initial_model(dataset.manifest, model, float(alpha), seed, extensions)
         for name, weight in self.model.weights().items():
             # Drawn in float32 by the same generator, so they are equal to the last bit on the machine that trained.
@@ -41,7 +41,10 @@ class RemadeNetwork:
         options = {key: value for key, value in recipe["loss"].items() if key != "name"}
         loss = find("loss", recipe["loss"]["name"], extensions).load()
         self._loss = lambda outputs, labels: loss(outputs, labels, **options)
-        self._batches = Batches(dataset, torch.device("cpu"), batch_size=1, seed=seed)
+        chosen = {key: recipe[key] for key in ("train_samples", "test_samples", "shuffled_labels")}
+        batches = Batches(dataset, torch.device("cpu"), batch_size=1, seed=seed, **chosen)
+        self._train = self._converted(batches, batches.train_at_once())
+        self._test = self._converted(batches, next(batches.test(batches.test_count)))
 
     def weights(self, step):
         """Weights at a step: a dict of tensors."""
@@ -50,19 +53,21 @@ class RemadeNetwork:
     def accuracy(self, weights):
         """Accuracy on the test split with these weights."""
         self.model.set_weights(weights)
-        inputs, labels = self._samples("test")
+        inputs, labels = self._test
         with torch.no_grad():
             return (self.model(inputs).argmax(-1) == labels).double().mean().item()
 
     def gradient(self, weights, count=None):
         """Gradient of the mean loss on the first `count` training samples, all if not given: a dict of tensors."""
         self.model.set_weights(weights)
-        inputs, labels = self._samples("train", count)
+        inputs, labels = (part[:count] for part in self._train)
         loss = self._loss(self.model(inputs), labels) / len(labels)
         parameters = dict(self.model.named_parameters())
         return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
 
-    def _samples(self, split, count=None):
-        samples, labels = (getattr(self._dataset, f"{split}_{part}")[:count] for part in ("samples", "labels"))
-        inputs = self._batches.inputs(torch.from_numpy(np.array(samples)))
-        return inputs.double() if inputs.is_floating_point() else inputs, torch.from_numpy(np.array(labels))
+    @staticmethod
+    def _converted(batches, samples_and_labels):
+        """Samples as the model takes them, in double precision, and labels."""
+        samples, labels = samples_and_labels
+        inputs = batches.inputs(samples)
+        return inputs.double() if inputs.is_floating_point() else inputs, labels
