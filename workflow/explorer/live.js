@@ -90,7 +90,7 @@ function describeLive({ run, prediction, time }) {
     `at most ${short(largest(off))} from the prediction.`;
 }
 
-// Trains from the start, and draws as it goes on; again if called again.
+// Trains from the start, and draws while training; a new call starts again.
 function trainLive() {
   const alpha = chooseLive();
   const run = { alpha, records: [] };

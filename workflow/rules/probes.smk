@@ -1,6 +1,6 @@
 """
-Measurements of networks: singular values of their products, rank measures of these, single matrices, and what models
-of neighbouring papers are asked.
+Measurements of networks: singular values of their products, rank measures of these, single matrices, and probes of the
+models of neighbouring papers.
 
 Inputs: snapshots of the weights. Outputs: results/{study}/networks/, and tables/ with a file for each network.
 """
@@ -138,7 +138,7 @@ rule measure_condensation:
 
 
 rule ablate_network:
-    """What a network of patterns still knows without parts of its weights, and the ranks of its gradients."""
+    """Accuracy of a network of patterns without parts of its weights, and the ranks of its gradients."""
     input:
         snapshots=run_snapshots,
         dataset=packed_files,

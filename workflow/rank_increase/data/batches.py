@@ -32,7 +32,7 @@ class Batches:
     train_samples, test_samples : int, optional
         How many are used, drawn at random, the same for every seed; all if not given.
     shuffled_labels : bool
-        Whether training labels are dealt out anew at random, the same way for every seed.
+        Whether training labels are shuffled, in the same way for every seed.
     rank, processes : int
         Each process sees every `processes`-th sample of a batch.
 

@@ -1,6 +1,6 @@
 """Claims of "Learning on Transformers is Provable Low-Rank and Sparse" (Li et al., arXiv 2406.17167) about patterns.
 
-The full text could not be had: statements are those of its abstract and of summaries, dimensions are ours
+The full text was not available to us: statements are those of its abstract and of summaries, dimensions are ours
 (docs/patterns.md). A run (a seed) counts as one experiment, and the worst run decides. The rank of a change or of a
 gradient is the number of its singular values above a tenth of the largest.
 """

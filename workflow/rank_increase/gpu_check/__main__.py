@@ -69,7 +69,7 @@ def main(arguments):
 def _parse(arguments):
     parser = argparse.ArgumentParser(prog="python -m rank_increase.gpu_check", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder for what is found; what is there is not repeated"
+        "--out", type=Path, required=True, help="folder of the results; finished parts found there are not repeated"
     )
     parser.add_argument(
         "--data", type=Path, help="CIFAR-10's train split as a Parquet file; without it, nothing is trained"

@@ -26,7 +26,7 @@ class Layer(nn.Module):
 
 @register.model("patterns", tables=["ablations", "gradients"])
 class Patterns(PlainModel):
-    """Attention and a two-layer perceptron whose second layer is fixed: each neuron speaks for one class.
+    """Attention and a two-layer perceptron whose second layer is fixed: each neuron votes for one class.
 
     The output for class k is the mean over tokens of the neurons of class k, less that of the other neurons.
 

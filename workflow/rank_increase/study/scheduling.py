@@ -1,4 +1,4 @@
-"""A mend of Snakemake's scheduler, for as long as it needs one."""
+"""A workaround for a fault of Snakemake's scheduler."""
 
 import threading
 

@@ -152,7 +152,7 @@ def integrate(head, coordinates, s, times, *, rtol, atol, thresholds=(), on_step
     Raises
     ------
     ArithmeticError
-        If the solver cannot go on.
+        If the solver cannot continue.
     """
     states = np.empty((len(times), len(s)))
     states[0], recorded, crossings = s, 1, []

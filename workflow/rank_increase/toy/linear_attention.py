@@ -226,7 +226,7 @@ def flow(task, heads, theta_0, alpha):
     Raises
     ------
     ArithmeticError
-        If the solver cannot go on.
+        If the solver cannot continue.
     """
     s, c = heads.jumps(task, *theta_0)
     predicted = s / alpha - c * np.log(alpha)

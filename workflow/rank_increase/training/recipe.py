@@ -35,14 +35,14 @@ class Recipe(Section):
     """Number of test samples, drawn likewise; null: all. With few training samples, testing on all takes most of the
     time."""
     shuffled_labels: Flag = False
-    """Whether training labels are dealt out anew at random, so that there is nothing to learn but to memorise."""
+    """Whether training labels are shuffled, so that they can only be memorised."""
     snapshots: Count = 12
     """Number of epochs after which weights are kept: 0, the last, and others evenly spaced in log(epoch)."""
     snapshots_per_doubling: Size = 0
     """Number of further snapshots each time the step doubles, at steps evenly spaced in log(step)."""
 
     def used_samples(self, train, test):
-        """Numbers of training and of test samples that are used, of those that there are; a tuple."""
+        """Numbers of training and test samples that are used, of those in the dataset; a tuple."""
         return min(self.train_samples or train, train), min(self.test_samples or test, test)
 
     def is_mixed(self, device):

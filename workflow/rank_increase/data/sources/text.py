@@ -19,7 +19,7 @@ def text(downloads, threads, *, train: Path, test: Path, length: Count, column: 
     """Windows of bytes of a text, one after another, each byte labelled with the next one; the vocabulary has 256.
 
     Files follow one another in alphabetical order. One that does not end with a line break gets one, and so does a row
-    of a Parquet file. What is left over at the end is no window.
+    of a Parquet file. An incomplete last window is dropped.
 
     Parameters
     ----------
