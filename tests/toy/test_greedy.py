@@ -5,7 +5,7 @@ import pytest
 
 from rank_increase.notation import log_alpha
 from rank_increase.toy.full_flow import full_run
-from rank_increase.toy.greedy import stages
+from rank_increase.toy.greedy import descend, stages
 
 
 class Separate:
@@ -122,3 +122,15 @@ def test_a_singular_value_that_leaves_is_refused():
     head = Leaving(np.diag([3.0, 0.5]), np.diag([2.0, 0.1]))
     with pytest.raises(ArithmeticError, match="leaves"):
         list(stages(head, 2, max_time=10))
+
+
+def test_a_flow_that_lingers_at_a_saddle_is_followed_to_its_rest():
+    """Beside the second direction by an angle of 3e-3, the flow leaves the saddle there after ln(1 / 3e-3) / gap."""
+    gap, angle = 3e-5, 3e-3
+    assert np.log(1 / angle) / gap > 1.9e5
+    start = 0.03 * np.array([[np.sin(angle)], [np.cos(angle)]])
+    head = Separate(np.diag([1.0, 1.0 - gap]))
+    left, right = descend(head, [start, start.copy()])
+    np.testing.assert_allclose(left @ right.T, np.diag([1.0, 0.0]), atol=1e-3)
+    with pytest.raises(ArithmeticError, match="has not come to rest by time 100000"):
+        descend(head, [start, start.copy()], patience=1e5)
