@@ -194,3 +194,14 @@ def test_a_run_of_gradient_descent_without_a_stage_counts_against_the_claim(name
     stays = (events["variant"] == "gd_long") & (events["alpha"] == "1e-300") & (events["seed"] == 5)
     claim = outcome(tables | {"events": events[~stays]}, name)
     assert (claim.verdict, claim.n) == ("not supported", "16 of 17 problems")
+
+
+@pytest.mark.parametrize("name", [name for name, (tables, _) in CASES.items() if "trajectory" in tables])
+def test_runs_with_layers_and_heads_stand_beside_those_of_a_claim(name):
+    """Their entries have the same product and index in each head."""
+    tables = CASES[name][0]
+    rows = tables["trajectory"].assign(layer=0, head=0)
+    first = rows[(rows["variant"] == rows["variant"].iloc[0]) & (rows["seed"] == 0)]
+    heads = pd.concat([first.assign(variant="heads", head=head) for head in (0, 1)])
+    found = outcome(tables | {"trajectory": pd.concat([rows, heads], ignore_index=True)}, name)
+    assert found == outcome(tables, name)

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from rank_increase.pages import readme
 from rank_increase.pages.readme import PAGES, ROOT, filled
 
 README = (ROOT / "README.md").read_text()
@@ -30,6 +31,19 @@ def test_results_are_told_with_no_other_numbers(section):
 def test_a_block_that_is_missing_is_named():
     with pytest.raises(ValueError, match="README.md has 0 blocks 'findings'"):
         filled(ROOT / "README.md", "")
+
+
+def test_a_finding_that_the_claims_no_longer_bear_out_is_refused(monkeypatch):
+    published = readme.claims
+
+    def refuted(study):
+        found = published(study).copy()
+        found.loc[found["verdict"] == "supported", "verdict"] = "not supported"
+        return found
+
+    monkeypatch.setattr(readme, "claims", refuted)
+    with pytest.raises(ValueError, match="a finding says that .* of theory is supported, but it is not supported"):
+        readme.findings()
 
 
 def test_every_link_and_picture_is_there():

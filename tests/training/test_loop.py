@@ -190,6 +190,22 @@ def test_snapshots_in_the_middle_of_an_epoch_are_of_their_steps(job):
                 torch.testing.assert_close(found, run.model.weights(), rtol=0, atol=0)
 
 
+def test_a_run_uses_the_samples_and_labels_that_its_recipe_says(job):
+    def of_training(**part):
+        batches = run_of(replace(job, recipe=recipe(augment=False, batch_size=8, **part))).batches
+        pairs = [
+            (row.numpy().tobytes(), int(label)) for step in batches.train(1) for row, label in zip(*step, strict=True)
+        ]
+        return batches, dict(pairs)
+
+    whole, plain = of_training()
+    assert (whole.steps, whole.test_count) == (8, 21)
+    part, some = of_training(train_samples=32, test_samples=5)
+    assert (part.steps, part.test_count, len(some)) == (4, 5, 32)
+    _, shuffled = of_training(shuffled_labels=True)
+    assert shuffled.keys() == plain.keys() and shuffled != plain
+
+
 def test_squared_error_learns(job):
     settings = {"loss": {"name": "squared_error"}, "optimizer": {"name": "sgd", "momentum": 0.9}}
     job = replace(job, alpha=1.0, recipe=recipe(epochs=10, learning_rate=0.05, **settings))
